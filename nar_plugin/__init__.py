@@ -1,0 +1,15 @@
+"""Fast sequence generation as a fairseq plugin: ``--user-dir nar_plugin``.
+
+The host imports nothing but ``tasks`` by itself, and not even that where this package is imported already, so
+everything that registers is imported here, explicitly and in a fixed order.
+"""
+
+from . import compat
+
+compat.apply()
+
+from .architectures import mask_predict  # noqa: E402,F401
+from .criterions import token_length  # noqa: E402,F401
+from .tasks import translation_nar  # noqa: E402,F401
+
+__version__ = "0.1.0"

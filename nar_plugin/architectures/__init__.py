@@ -1,0 +1,1 @@
+"""Registered architectures: fairseq's view of the methods."""

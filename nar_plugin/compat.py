@@ -1,0 +1,135 @@
+"""The only file that knows versions of fairseq, torch, numpy and Python.
+
+What is broken in the host today and mended here, once, by ``apply`` (called when the plugin is imported):
+
+* fairseq-fixed 0.12.3.1 reads checkpoints by a bare ``torch.load``, which since torch 2.6 refuses everything but
+  tensors. Checkpoints of fairseq hold a few harmless types more; these and no others are allowed. A checkpoint that
+  holds anything else is refused and none of its code runs, on every torch.
+* A missing, cut or foreign checkpoint ends in a traceback. Here it ends in one line.
+* ``fairseq-interactive`` dies on a byte that is not UTF-8 and takes a carriage return within a line for a line's end.
+"""
+
+import argparse
+import collections
+import fileinput
+import functools
+import pickle
+import re
+import sys
+from typing import Any, Callable, Dict, List
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils
+
+from .methods.contract import UsageError
+
+__all__ = ["UsageError", "apply", "load_checkpoint", "load_model", "tolerate_bad_text"]
+
+
+def _allowed_types() -> List[Any]:
+    """What checkpoints of fairseq hold besides tensors and plain containers.
+
+    Architectures without a dataclass keep their options in a Namespace; validation BLEU leaves numpy arrays in the
+    meters; numpy renamed its core package in 2.0 and pickles name whichever wrote them.
+    """
+    core = getattr(np, "_core", None) or np.core
+    reconstruct, scalar = core.multiarray._reconstruct, core.multiarray.scalar
+    allowed: List[Any] = [argparse.Namespace, collections.OrderedDict, np.ndarray, np.dtype, reconstruct, scalar]
+    allowed += [(reconstruct, "numpy.core.multiarray._reconstruct"), (scalar, "numpy.core.multiarray.scalar")]
+    allowed += [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
+    return allowed
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _read(path: str) -> Dict[str, Any]:
+    """``torch.load`` with allowed types only, whatever torch's default is."""
+    try:
+        with open(path, "rb") as file, torch.serialization.safe_globals(_allowed_types()):
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"checkpoint not found: {path}") from None
+    except pickle.UnpicklingError as error:
+        found = re.search(r"Unsupported (?:global|class|operand)[^:]*:\s*(?:GLOBAL )?([\w.]+)", str(error))
+        found = found or re.search(r"([\w.]+) was not an allowed global", str(error))
+        what = f"it holds {found.group(1)}" if found else _one_line(error)
+        raise UsageError(f"{path} is not a checkpoint that is safe to load: {what}; nothing of it was run") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} cannot be read as a checkpoint (cut short or damaged?): {_one_line(error)}") from None
+    if not isinstance(state, dict) or "model" not in state:
+        raise UsageError(f"{path} is not a fairseq checkpoint: it holds no model")
+    return state
+
+
+def load_checkpoint(path: str) -> Dict[str, Any]:
+    """The checkpoint at ``path`` as a dict on the CPU, tensors and allowed types only.
+
+    Raises UsageError, one line, where the file is missing, damaged, no checkpoint, or holds any other object.
+    """
+    return _read(path)
+
+
+def load_model(path: str, task: Any) -> torch.nn.Module:
+    """The model of a second checkpoint (a teacher, a base), built by ``task``, in eval mode and without gradients.
+
+    Raises UsageError where it cannot be read or does not fit the task's dictionaries.
+    """
+    models, _ = checkpoint_utils.load_model_ensemble([path], task=task)
+    return models[0].eval().requires_grad_(False)
+
+
+def _guarded_read(read: Callable[..., Dict[str, Any]]) -> Callable[..., Dict[str, Any]]:
+    """fairseq's reader after ours has seen the file: its own torch.load then finds only allowed types."""
+
+    @functools.wraps(read)
+    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Dict[str, Any]:
+        state = _read(path)
+        real_load = torch.load
+        torch.load = lambda *_, **__: state  # the file is read once, by us
+        try:
+            return read(path, *args, **kwargs)
+        finally:
+            torch.load = real_load
+
+    return load_checkpoint_to_cpu
+
+
+def _guarded_ensemble(load: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(load)
+    def load_model_ensemble_and_task(filenames: List[str], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(filenames, *args, **kwargs)
+        except OSError as error:
+            raise UsageError(_one_line(error)) from None
+        except RuntimeError as error:
+            if "state_dict" not in str(error):
+                raise
+            line = _one_line(error)
+            raise UsageError(
+                f"the weights in {':'.join(filenames)} do not fit the model that the task builds "
+                f"(another dictionary or --task than it was trained with?): {line}"
+            ) from None
+
+    return load_model_ensemble_and_task
+
+
+def tolerate_bad_text() -> None:
+    """Let fairseq-interactive answer every line: bad bytes become U+FFFD, and only a line feed ends a line."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="\n")
+
+    def hook_encoded(encoding: str, errors: str = "replace") -> Callable[..., Any]:
+        return lambda name, mode: open(name, mode, encoding=encoding, errors=errors, newline="\n")
+
+    fileinput.hook_encoded = hook_encoded  # type: ignore[assignment]
+
+
+def apply() -> None:
+    """Mend the host. Safe to call more than once."""
+    if hasattr(checkpoint_utils.load_checkpoint_to_cpu, "__wrapped__"):
+        return
+    checkpoint_utils.load_checkpoint_to_cpu = _guarded_read(checkpoint_utils.load_checkpoint_to_cpu)
+    checkpoint_utils.load_model_ensemble_and_task = _guarded_ensemble(checkpoint_utils.load_model_ensemble_and_task)

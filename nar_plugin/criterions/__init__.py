@@ -1,0 +1,1 @@
+"""Registered criterions: one file an objective."""

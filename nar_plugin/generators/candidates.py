@@ -1,0 +1,63 @@
+"""Candidates of a sentence: chunking, scoring by the model itself or by a teacher, choosing the best.
+
+Rows are sentence-major: candidate ``c`` of sentence ``b`` is row ``b * n + c``.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..methods.symbols import Symbols, closed, shifted
+
+NORMS = ("mean", "sum", "lenpen")
+
+
+def chunks(rows: Tensor, width: int, limit: int) -> tuple[Tensor, ...]:
+    """Cut (R,) rows, canvases of ``width`` tokens, into runs of at most ``limit`` tokens and at least one row."""
+    return rows.split(max(1, limit // max(1, width)))
+
+
+def normalised(total: Tensor, lengths: Tensor, norm: str, lenpen: float) -> Tensor:
+    """Candidate scores from summed log-probabilities, (R,) nats.
+
+    ``mean`` divides by the length (mask-predict, section 4.1), ``sum`` by nothing, ``lenpen`` by length^lenpen, as
+    fairseq does.
+    """
+    if norm == "sum":
+        return total
+    return total / lengths.clamp(min=1).float() ** (lenpen if norm == "lenpen" else 1.0)
+
+
+def best(scores: Tensor, n: int, nbest: int) -> Tensor:
+    """Rows of the ``nbest`` highest scores of each ``n`` candidates, best first: (B * n,) to (B, nbest).
+
+    Of equals the first proposed wins, so that repeated candidates change nothing.
+    """
+    order = scores.view(-1, n).argsort(dim=1, descending=True, stable=True)[:, :nbest]
+    return order + torch.arange(len(order), device=scores.device)[:, None] * n
+
+
+class Teacher:
+    """Scores candidates by an autoregressive model in one teacher-forced pass.
+
+    Any fairseq encoder-decoder with the task's dictionaries serves, also one trained under ``--task translation``.
+    """
+
+    def __init__(self, model: Any, symbols: Symbols) -> None:
+        self.model, self.symbols = model, symbols
+
+    def score(self, source: Tensor, lengths: Tensor, tokens: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Σ log p(y | x) in nats and the number of tokens, (R,) each, ``</s>`` counted.
+
+        ``source``: (B, S) ids as they came in the batch; ``tokens``: (B * n, T) candidates as decoded. What is scored
+        is what will be read: the candidate's text and one ``</s>`` (``symbols.closed``).
+        """
+        target, is_token = closed(tokens, self.symbols)
+        encoded = self.model.encoder(source, src_lengths=lengths)
+        if n > 1:
+            order = torch.arange(len(source), device=source.device).repeat_interleave(n)
+            encoded = self.model.encoder.reorder_encoder_out(encoded, order)
+        output = self.model.decoder(shifted(target, self.symbols), encoder_out=encoded)
+        log_probs = self.model.get_normalized_probs(output, log_probs=True).gather(2, target[..., None])[..., 0]
+        return log_probs.float().masked_fill(~is_token, 0.0).sum(1), is_token.sum(1)

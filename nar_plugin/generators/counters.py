@@ -1,0 +1,60 @@
+"""What decoding cost: forward passes of named sub-modules, sentences, tokens, seconds."""
+
+import logging
+import time
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+from torch import nn
+
+from ..methods.contract import DecodingModel
+
+logger = logging.getLogger(__name__)
+
+
+class Counters:
+    """Counted by forward hooks, so that nothing that a model does inside can escape.
+
+    ``calls[name]`` counts forward calls; ``rows[name]`` the rows they held: a batch of 8 in one call is 8 rows.
+    ``seconds`` is wall time within ``generate``.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        self.rows: dict[str, int] = {}
+        self.sentences = self.tokens = 0
+        self.seconds = 0.0
+
+    def _hook(self, name: str) -> Any:
+        def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            self.calls[name] += 1
+            self.rows[name] += len(inputs[0])
+
+        return count
+
+    @contextmanager
+    def running(self, model: DecodingModel) -> Iterator[None]:
+        """Count the model's passes and the time inside."""
+        handles = []
+        for name, module in model.counted.items():
+            self.calls.setdefault(name, 0)
+            self.rows.setdefault(name, 0)
+            handles.append(module.register_forward_hook(self._hook(name)))
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+            for handle in handles:
+                handle.remove()
+
+    def passes(self, name: str) -> float:
+        """Passes of ``name`` a sentence, candidates counted."""
+        return self.rows.get(name, 0) / max(1, self.sentences)
+
+    def report(self) -> None:
+        """One line to the log; nothing if nothing was decoded."""
+        if self.sentences:
+            passes = ", ".join(f"{self.rows[n]:,} {n} passes ({self.passes(n):.2f} a sentence)" for n in self.rows)
+            speed = f"{self.seconds:.2f} s ({1000 * self.seconds / self.sentences:.1f} ms a sentence)"
+            logger.info(f"decoded {self.sentences:,} sentences, {self.tokens:,} tokens: {passes}, {speed}")

@@ -1,0 +1,145 @@
+"""From options to a generator: which decode flag means something to which model, and which generator drives it."""
+
+import atexit
+import logging
+from typing import Any
+
+from ..methods.contract import UsageError
+from ..methods.symbols import Symbols
+from .candidates import NORMS, Teacher
+from .loop import DecodeOptions, RefinementGenerator
+from .reference import ReferenceScorer
+from .stopping import RULES
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["NORMS", "RULES", "build", "warn_of_idle_task_flags"]
+
+HOST_FLAGS: dict[str, Any] = {
+    "iter_decode_max_iter": 10,
+    "iter_decode_with_beam": 1,
+    "iter_decode_force_max_iter": False,
+    "iter_decode_with_external_reranker": False,
+    "iter_decode_eos_penalty": 0.0,
+    "retain_iter_history": False,
+    "print_step": False,
+    "nbest": 1,
+    "lenpen": 1,
+    "score_reference": False,
+    "sampling": False,
+    "sampling_topk": -1,
+    "sampling_topp": -1.0,
+    "temperature": 1.0,
+    "diverse_beam_groups": -1,
+    "diversity_rate": -1.0,
+    "no_repeat_ngram_size": 0,
+    "match_source_len": False,
+    "min_len": 1,
+    "max_len_a": 0,
+    "max_len_b": 200,
+    "unkpen": 0,
+    "unnormalized": False,
+    "prefix_size": 0,
+    "constraints": None,
+    "print_alignment": None,
+    "decoding_format": None,
+    "lm_path": None,
+}
+"""fairseq's decode flags and their values when silent (``GenerationConfig``)."""
+
+TASK_FLAGS: dict[str, Any] = {
+    "rescore_norm": "mean",
+    "stop_rule": None,
+    "max_candidate_tokens": None,
+    "gold_target_len": False,
+    "collapse_repeats": False,
+}
+"""Decode flags of the task and their values when silent."""
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def given(args: Any, cfg: Any) -> set[str]:
+    """Names of the decode flags that differ from their silent value, in fairseq's options or the task's."""
+    spoken = {name for name, silent in HOST_FLAGS.items() if getattr(args, name, silent) != silent}
+    return spoken | {name for name, silent in TASK_FLAGS.items() if getattr(cfg, name, silent) != silent}
+
+
+def refuse_idle_flags(model: Any, name: str, args: Any, cfg: Any) -> None:
+    """One line for a flag that this model would ignore. ``--beam`` is so common in recipes that it only warns."""
+    idle = sorted(given(args, cfg) - model.decode_flags)
+    if idle:
+        raise UsageError(f"{', '.join(map(flag, idle))}: no effect on --arch {name}; leave it out")
+    if getattr(args, "beam", 5) not in (1, 5):
+        logger.warning(f"--beam has no effect on --arch {name}; --iter-decode-with-beam sets the candidates")
+
+
+def warn_of_idle_task_flags(args: Any, cfg: Any) -> None:
+    """An autoregressive model is decoded by fairseq's own generator, which knows none of the task's flags."""
+    idle = sorted((given(args, cfg) & set(TASK_FLAGS)) | (given(args, cfg) & {"iter_decode_with_beam"}))
+    if idle:
+        logger.warning(f"{', '.join(map(flag, idle))}: no effect on an autoregressive --arch")
+
+
+def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
+    """Raises UsageError where the options contradict each other."""
+    candidates, nbest = int(getattr(args, "iter_decode_with_beam", 1)), int(getattr(args, "nbest", 1))
+    iterations = int(getattr(args, "iter_decode_max_iter", model.silent_iterations))
+    if iterations < 0 or candidates < 1:
+        raise UsageError("--iter-decode-max-iter needs 0 or more, --iter-decode-with-beam 1 or more")
+    if nbest > candidates:
+        raise UsageError(f"--nbest {nbest} needs --iter-decode-with-beam {nbest} or more candidates")
+    if float(getattr(args, "lenpen", 1)) != 1 and cfg.rescore_norm != "lenpen":
+        raise UsageError("--lenpen needs --rescore-norm lenpen")
+    stop_rule = str(cfg.stop_rule or getattr(model, "default_stop_rule", "none"))
+    return DecodeOptions(
+        iterations=iterations,
+        candidates=candidates,
+        nbest=nbest,
+        norm=str(cfg.rescore_norm),
+        lenpen=float(getattr(args, "lenpen", 1)),
+        stop_rule="none" if getattr(args, "iter_decode_force_max_iter", False) else stop_rule,
+        max_candidate_tokens=cfg.max_candidate_tokens,
+        keep_history=bool(getattr(args, "retain_iter_history", False)),
+        gold_length=bool(cfg.gold_target_len),
+        collapse_repeats=bool(cfg.collapse_repeats),
+        seed=int(cfg.seed),
+    )
+
+
+def split_models(models: list[Any], args: Any) -> tuple[Any, Any]:
+    """The decoding model, and the teacher that ``--iter-decode-with-external-reranker`` names last on ``--path``."""
+    if not getattr(args, "iter_decode_with_external_reranker", False):
+        if len(models) > 1:
+            raise UsageError(
+                "--path names several models: there are no ensembles here, and a last one that rescores needs "
+                "--iter-decode-with-external-reranker"
+            )
+        return models[0], None
+    if len(models) != 2:
+        raise UsageError("--iter-decode-with-external-reranker needs --path student.pt:teacher.pt")
+    if hasattr(models[1], "generator"):
+        raise UsageError("the last checkpoint of --path must be an autoregressive teacher")
+    return models[0], models[1]
+
+
+def build(models: list[Any], args: Any, cfg: Any, symbols: Symbols, is_program: bool) -> Any:
+    """The generator of ``models[0]``. ``args``: fairseq's generation options; ``cfg``: the task's.
+
+    ``is_program``: a program decodes, not a validation; its counts are printed when it ends.
+    """
+    model, teacher = split_models(models, args)
+    refuse_idle_flags(model, getattr(model.cfg, "_name", type(model).__name__), args, cfg)
+    options = options_of(model, args, cfg)
+    if getattr(args, "score_reference", False):
+        generator: Any = ReferenceScorer(model, symbols, options)
+    else:
+        generator = GENERATORS[model.generator](model, symbols, options, Teacher(teacher, symbols) if teacher else None)
+    if is_program:
+        atexit.register(generator.counters.report)
+    return generator
+
+
+GENERATORS = {"refinement": RefinementGenerator}

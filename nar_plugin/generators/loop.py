@@ -1,0 +1,188 @@
+"""The refinement loop: the one driver of every method that decodes in passes over whole states.
+
+It owns stopping, the removal of finished sentences, history, candidate groups and counters; everything else is behind
+``methods.contract.DecodingModel``. The states may hold tokens, latents, both, or a prefix that a method verifies.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..methods import noise
+from ..methods.contract import DecodingModel, Encoded, Starts, UsageError
+from ..methods.symbols import Symbols, collapsed
+from .candidates import Teacher, best, chunks, normalised
+from .counters import Counters
+from .hypotheses import Hypothesis, Step, empty, hypothesis
+from .stopping import RULES, finished
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What the command line says of a decode. ``iterations``: refinements after the first pass."""
+
+    iterations: int = 0
+    candidates: int = 1
+    nbest: int = 1
+    norm: str = "mean"
+    lenpen: float = 1.0
+    stop_rule: str = "none"
+    max_candidate_tokens: int | None = None
+    keep_history: bool = False
+    gold_length: bool = False
+    collapse_repeats: bool = False
+    seed: int = 1
+
+
+class Decoded(NamedTuple):
+    """Finished rows: (R, T) padded ids, (R, T) log-probabilities in nats, (R,) refinements made, a history a row."""
+
+    tokens: Tensor
+    scores: Tensor
+    steps: Tensor
+    history: list[list[Step]]
+
+
+class Harvest:
+    """Collects rows as they finish, in any order and of any width, and puts them back in their order."""
+
+    def __init__(self, pad: int) -> None:
+        self.pad = pad
+        self.parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def put(self, rows: Tensor, tokens: Tensor, scores: Tensor, steps: Tensor | int) -> None:
+        self.parts.append((rows, tokens, scores, torch.as_tensor(steps, device=rows.device).expand(len(rows))))
+
+    def gather(self, history: list[list[Step]]) -> Decoded:
+        rows, tokens, scores, steps = zip(*self.parts, strict=True)
+        back, width = torch.cat(rows).argsort(), max(t.size(1) for t in tokens)
+        return Decoded(
+            torch.cat([F.pad(t, (0, width - t.size(1)), value=self.pad) for t in tokens])[back],
+            torch.cat([F.pad(s, (0, width - s.size(1))) for s in scores])[back],
+            torch.cat(steps)[back],
+            history,
+        )
+
+
+class RefinementGenerator:
+    """fairseq's generator interface (``generate``) around the loop.
+
+    ``teacher`` rescores the candidates where given. ``counters`` accumulate over all calls.
+    """
+
+    def __init__(
+        self, model: DecodingModel, symbols: Symbols, options: DecodeOptions, teacher: Teacher | None = None
+    ) -> None:
+        self.model, self.symbols, self.options, self.teacher = model, symbols, options, teacher
+        self.eos = symbols.eos
+        self.counters = Counters()
+
+    def generate(
+        self,
+        models: list[Any],
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The n best hypotheses of every sentence of the batch, best first, in the batch's order.
+
+        A source of no token but ``</s>`` gets the empty hypothesis. Each hypothesis holds ``tokens`` (T,) as decoded,
+        ``positional_scores`` (T,) and ``score`` in nats, ``steps`` (refinements made) and, if asked for, ``history``.
+        """
+        if prefix_tokens is not None or constraints is not None:
+            raise UsageError("--prefix-size and --constraints need an autoregressive --arch")
+        net_input, n = sample["net_input"], self.options.candidates
+        with self.counters.running(self.model):
+            encoded = self.model.encode(net_input["src_tokens"], net_input["src_lengths"])
+            starts = self.model.propose(encoded, n, self.seeds(encoded), self.gold_lengths(sample))
+            decoded = self.decode_all(encoded, starts, net_input["src_tokens"])
+            score = self.score(decoded, net_input)
+            rows = best(score, n, self.options.nbest)
+            hypotheses = self.hypotheses(decoded, score, rows, self.is_empty(encoded))
+        self.counters.sentences += len(hypotheses)
+        self.counters.tokens += sum(len(group[0]["tokens"]) for group in hypotheses)
+        return hypotheses
+
+    def seeds(self, encoded: Encoded) -> Tensor:
+        """(B,) noise keys from ``--seed`` and the source, nothing else: the same in any batch and program."""
+        if encoded.source is None:
+            raise NotImplementedError("sources that are not tokens need keys of their own")
+        return noise.source_keys(self.options.seed, encoded.source, encoded.source != self.symbols.pad)
+
+    def gold_lengths(self, sample: dict[str, Any]) -> Tensor | None:
+        if not self.options.gold_length:
+            return None
+        if sample.get("target") is None:
+            raise UsageError("--gold-target-len needs references")
+        return (sample["target"] != self.symbols.pad).sum(1)
+
+    def is_empty(self, encoded: Encoded) -> list[bool]:
+        """Sentences with nothing to translate."""
+        assert encoded.source is not None
+        return ((encoded.source == self.symbols.pad) | (encoded.source == self.eos)).all(1).tolist()
+
+    def decode_all(self, encoded: Encoded, starts: Starts, source: Tensor) -> Decoded:
+        """Decode ``n`` candidates of every sentence, cut by ``--max-candidate-tokens``; the cut changes no result."""
+        n, limit = self.options.candidates, self.options.max_candidate_tokens
+        rows = torch.arange(len(source) * n, device=source.device)
+        if limit is None:
+            return self.decode(encoded if n == 1 else encoded.select(rows // n), starts, rows)
+        width = source.size(1) if starts.lengths is None else int(starts.lengths.max())
+        harvest, history = Harvest(self.symbols.pad), []
+        for cut in chunks(rows, width, limit):
+            part = self.decode(encoded.select(cut // n), starts.select(cut), rows[: len(cut)])
+            harvest.put(cut, part.tokens, part.scores, part.steps)
+            history += part.history
+        return harvest.gather(history)
+
+    def decode(self, encoded: Encoded, starts: Starts, alive: Tensor) -> Decoded:
+        """The loop itself, over rows ``alive`` = 0 … R − 1.
+
+        Finished rows leave the batch at once; a fixed number of passes never looks at the device.
+        """
+        rule, steps = RULES[self.options.stop_rule], self.model.max_steps(self.options.iterations)
+        harvest = Harvest(self.symbols.pad)
+        history: list[list[Step]] = [[] for _ in range(len(alive))]
+        state = self.model.start(encoded, starts)
+        step, verdict = 0, state.done
+        while True:
+            if self.options.keep_history:
+                for row, tokens, scores in zip(alive.tolist(), *self.model.finish(state), strict=True):
+                    history[row].append((tokens.cpu(), scores.float().cpu()))
+            if verdict is not None and bool(verdict.any()):
+                ended, going = verdict.nonzero()[:, 0], (~verdict).nonzero()[:, 0]
+                harvest.put(alive[ended], *self.model.finish(state.select(ended)), step)
+                alive, state = alive[going], state.select(going)
+            if step == steps or not len(alive):
+                break
+            step, before = step + 1, state
+            state = self.model.refine(state, step, steps)
+            verdict = finished(rule, before, state, self.symbols.pad)
+        if len(alive):
+            harvest.put(alive, *self.model.finish(state), step)
+        return harvest.gather(history)
+
+    def score(self, decoded: Decoded, net_input: dict[str, Tensor]) -> Tensor:
+        """(R,) candidate scores, by the teacher where there is one, else by the model's own log-probabilities."""
+        if self.teacher is None:
+            total, lengths = decoded.scores.float().sum(1), (decoded.tokens != self.symbols.pad).sum(1)
+        else:
+            source, source_lengths = net_input["src_tokens"], net_input["src_lengths"]
+            total, lengths = self.teacher.score(source, source_lengths, decoded.tokens, self.options.candidates)
+        return normalised(total, lengths, self.options.norm, self.options.lenpen)
+
+    def hypotheses(self, decoded: Decoded, score: Tensor, rows: Tensor, is_empty: list[bool]) -> list[list[Hypothesis]]:
+        """(B, nbest) chosen rows as the host wants them: one copy to the host, then plain slices."""
+        pad, tokens, scores = self.symbols.pad, decoded.tokens, decoded.scores
+        if self.options.collapse_repeats:
+            tokens, scores = collapsed(tokens, scores, pad)
+        tokens, scores, score, steps = tokens.cpu(), scores.float().cpu(), score.cpu(), decoded.steps.tolist()
+
+        def of(row: int) -> Hypothesis:
+            return hypothesis(tokens[row], scores[row], score[row], pad, steps[row], decoded.history[row])
+
+        groups = zip(rows.tolist(), is_empty, strict=True)
+        return [[empty(self.eos) if nothing else of(row) for row in group] for group, nothing in groups]

@@ -1,0 +1,32 @@
+"""Target lengths: classes of a softmax, candidates, windows. A length counts ``</s>`` (``methods.symbols``)."""
+
+import torch
+from torch import Tensor
+
+SHORTEST = 2
+"""No canvas is shorter: one token and ``</s>`` (Ghazvininejad et al. 2019, released decoder)."""
+
+
+def top_lengths(log_probs: Tensor, n: int) -> Tensor:
+    """The ``n`` most probable length classes a sentence (class = length), best first: (B, C) to (B, n), floored at 2.
+
+    More candidates than classes repeat the last one; equal candidates change nothing, the first of equals wins.
+    """
+    best = log_probs.topk(min(n, log_probs.size(1)), dim=1).indices
+    if best.size(1) < n:
+        best = torch.cat([best, best[:, -1:].expand(-1, n - best.size(1))], 1)
+    return best.clamp(min=SHORTEST)
+
+
+def window(lengths: Tensor, n: int, longest: int) -> Tensor:
+    """``n`` consecutive lengths around each given one, itself first: (B,) to (B, n) within 2 and ``longest``.
+
+    The set is N − ⌊(n−1)/2⌋ … N + ⌊n/2⌋ (released mask-predict, ``--gold-target-len``).
+    """
+    offsets = sorted(range(-((n - 1) // 2), n // 2 + 1), key=abs)
+    return (lengths[:, None] + torch.tensor(offsets, device=lengths.device)).clamp(SHORTEST, longest)
+
+
+def is_within(lengths: Tensor, width: int) -> Tensor:
+    """(B,) lengths to (B, width) ``is_token``."""
+    return torch.arange(width, device=lengths.device) < lengths[:, None]

@@ -1,0 +1,71 @@
+"""Mask-predict (Ghazvininejad, Levy, Liu & Zettlemoyer 2019, "Mask-Predict: Parallel Decoding of Conditional Masked
+Language Models", arXiv 1904.09324): which positions are masked, in training (section 3) and in decoding (section 4).
+
+Differs from fairseq's ``cmlm_transformer`` on purpose: ``</s>`` is masked and predicted like any token, at least one
+position is masked in every pass, no pass is skipped, and a score changes only when its position is predicted anew.
+"""
+
+import torch
+from torch import Tensor
+
+from . import noise
+
+CONFIDENCE_GRID = 2.0**-10
+"""Confidences are compared on this grid, in nats. Saturated probabilities differ by arithmetic noise alone, which
+depends on the batch's shape; without the grid that noise would choose what is masked. Ties: the leftmost is masked."""
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """(B, T) rank of each value in its row, 0 for the smallest, ties from the left."""
+    return values.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+
+
+def training_counts(keys: Tensor, lengths: Tensor, release_compat: bool = False) -> Tensor:
+    """How many positions to mask in training, (B,): uniform on 1 … N (paper, section 3.1).
+
+    ``release_compat``: uniform on 1 … N − 1 as the released code draws it (1 when N is 1), which never shows a fully
+    masked target, the input of the first decoding pass.
+    """
+    most = (lengths - 1).clamp(min=1) if release_compat else lengths
+    draw = noise.uniform(noise.fold(keys, 0), 1)[:, 0]
+    return torch.minimum(1 + (draw * most).long(), most)
+
+
+def training_mask(keys: Tensor, is_token: Tensor, release_compat: bool = False, span: bool = False) -> Tensor:
+    """(B, T) True at the positions to mask: a uniform subset of the right-padded real ones, or one ``span`` of them."""
+    lengths = is_token.sum(1)
+    counts = training_counts(keys, lengths, release_compat)
+    draw = noise.uniform(noise.fold(keys, 1), is_token.size(1))
+    if not span:
+        return _ranks(draw.masked_fill(~is_token, 2.0)) < counts[:, None]
+    first = (draw[:, 0] * (lengths - counts + 1)).long()
+    place = torch.arange(is_token.size(1), device=keys.device)
+    return (place >= first[:, None]) & (place < (first + counts)[:, None])
+
+
+def decoding_counts(lengths: Tensor, step: int, passes: int) -> Tensor:
+    """n = max(1, ⌊N · (1 − t / T)⌋) positions to predict anew in pass t of 1 … T − 1 (section 4), exact in integers."""
+    return (lengths * (passes - step) // passes).clamp(min=1)
+
+
+def least_confident(confidence: Tensor, is_token: Tensor, counts: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The ``counts`` positions of lowest confidence a row, padding never among them.
+
+    (R, T) log-probabilities to (R, most) positions, lowest first, and (R, most) True where the row's own count reaches.
+    """
+    on_grid = (confidence.float() / CONFIDENCE_GRID).round().masked_fill(~is_token, torch.inf)
+    chosen = on_grid.argsort(dim=1, stable=True)[:, :most]
+    return chosen, torch.arange(most, device=counts.device) < counts[:, None]
+
+
+def predict(logits: Tensor, banned: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Most probable ids and their log-probabilities, ``banned`` ids excepted: (…, V) to (…), (…) in nats.
+
+    The probability is the model's own over the whole vocabulary: a ban takes no mass away. Consumes ``logits``.
+    """
+    logits = logits.float()
+    total = logits.logsumexp(-1)
+    for symbol in banned:
+        logits[..., symbol] = -torch.inf
+    best, token = logits.max(-1)
+    return token, best - total

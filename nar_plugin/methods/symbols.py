@@ -1,0 +1,71 @@
+"""Special symbols and padding, said once.
+
+Lengths here count the end symbol ``</s>`` and no begin symbol: a target is exactly fairseq's ``y_1 … y_n </s>``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """Ids of the special symbols. ``mask`` is one past the dictionary's end: an input row only, never predicted."""
+
+    bos: int
+    pad: int
+    eos: int
+    unk: int
+    size: int
+
+    @property
+    def mask(self) -> int:
+        return self.size
+
+
+def compact(tokens: Tensor, is_kept: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Move the kept ids of (B, T) to the left, in order, and pad the rest: (B, T) ids and (B, T) ``is_token``."""
+    order = (~is_kept).to(torch.uint8).argsort(dim=1, stable=True)
+    is_token = is_kept.gather(1, order)
+    return tokens.gather(1, order).masked_fill(~is_token, pad), is_token
+
+
+def right_padded(tokens: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """(B, S) ids with all padding on the right, and (B, S) ``is_token``: left and right padding become the same."""
+    return compact(tokens, tokens != pad, pad)
+
+
+def closed(tokens: Tensor, symbols: Symbols) -> tuple[Tensor, Tensor]:
+    """What a decode says as text: every ``</s>``, ``<s>`` and pad dropped, one ``</s>`` put at the end.
+
+    (B, T) to (B, T + 1) ids and ``is_token``: the form in which a teacher scores it.
+    """
+    is_kept = (tokens != symbols.pad) & (tokens != symbols.bos) & (tokens != symbols.eos)
+    text, is_text = compact(tokens, is_kept, symbols.pad)
+    lengths = is_text.sum(1, keepdim=True)
+    text = torch.cat([text, text.new_full((len(text), 1), symbols.pad)], 1).scatter(1, lengths, symbols.eos)
+    return text, text != symbols.pad
+
+
+def collapsed(tokens: Tensor, scores: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Drop every token equal to its left neighbour; (B, T) ids and (B, T) scores (0 at pads)."""
+    is_kept = tokens != pad
+    is_kept[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
+    kept, is_token = compact(tokens, is_kept, pad)
+    order = (~is_kept).to(torch.uint8).argsort(dim=1, stable=True)
+    return kept, scores.gather(1, order).masked_fill(~is_token, 0.0)
+
+
+def shifted(target: Tensor, symbols: Symbols) -> Tensor:
+    """Teacher-forced input of fairseq's decoders: ``</s> y_1 … y_n`` for (B, T) right-padded ``y_1 … y_n </s>``."""
+    shifted_target = target.roll(1, dims=1)
+    shifted_target[:, 0] = symbols.eos
+    return shifted_target.masked_fill(target == symbols.pad, symbols.pad)
+
+
+def same_rows(a: Tensor, b: Tensor, pad: int) -> Tensor:
+    """(B,) True where two padded batches of ids, of whatever widths, hold the same row."""
+    width = max(a.size(1), b.size(1))
+    a, b = (torch.nn.functional.pad(x, (0, width - x.size(1)), value=pad) for x in (a, b))
+    return (a == b).all(1)

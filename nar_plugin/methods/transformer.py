@@ -1,0 +1,159 @@
+"""Transformer blocks for decoders that see every position at once (Vaswani et al. 2017, section 3).
+
+Own blocks rather than a library's because the refinement loop calls the same decoder on the same source many times: a
+source's keys and values are projected once (``CrossAttention.project``), not once a pass.
+
+Shapes: ``B`` batch, ``T`` target, ``S`` source, ``D`` model, ``H`` heads. Masks are True at real tokens; None means
+that no position is padding, which is faster.
+"""
+
+from typing import Any, Callable, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+Memory = tuple[Tensor, Tensor]
+"""Keys and values of a source, (B, H, S, D / H) each."""
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _attend(query: Tensor, memory: Memory, is_token: Tensor | None, dropout: float) -> Tensor:
+    mask = None if is_token is None else is_token[:, None, None, :]
+    mixed = F.scaled_dot_product_attention(query, *memory, attn_mask=mask, dropout_p=dropout)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Attention among (B, T, D) states without a causal mask."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, is_token: Tensor | None) -> Tensor:
+        query, key, value = (_heads(y, self.heads) for y in self.query_key_value(x).chunk(3, -1))
+        return self.output(_attend(query, (key, value), is_token, self.dropout if self.training else 0.0))
+
+
+class CrossAttention(nn.Module):
+    """Attention of (B, T, D) states to a projected source."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.output = nn.Linear(dim, dim)
+
+    def project(self, source: Tensor) -> Memory:
+        """(B, S, D) encoder states to the keys and values that every later pass attends to."""
+        key, value = (_heads(y, self.heads).contiguous() for y in self.key_value(source).chunk(2, -1))
+        return key, value
+
+    def forward(self, x: Tensor, memory: Memory, is_source: Tensor | None) -> Tensor:
+        query = _heads(self.query(x), self.heads)
+        return self.output(_attend(query, memory, is_source, self.dropout if self.training else 0.0))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between, at each position alone."""
+
+    def __init__(self, dim: int, hidden: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.inner, self.outer, self.dropout = nn.Linear(dim, hidden), nn.Linear(hidden, dim), nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.dropout(self.activation(self.inner(x))))
+
+
+class Residual(nn.Module):
+    """x + f(x) with layer norm after (the default) or before f."""
+
+    def __init__(self, dim: int, dropout: float, is_prenorm: bool) -> None:
+        super().__init__()
+        # BERT's epsilon; the released mask-predict has it too
+        self.norm, self.dropout, self.is_prenorm = nn.LayerNorm(dim, eps=1e-12), nn.Dropout(dropout), is_prenorm
+
+    def forward(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.is_prenorm:
+            return x + self.dropout(f(self.norm(x)))
+        return self.norm(x + self.dropout(f(x)))
+
+
+class Layer(nn.Module):
+    """Self-attention, then (in a decoder) attention to the source, then feed-forward."""
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        heads: int,
+        *,
+        has_source: bool,
+        activation: str,
+        dropout: float,
+        attention_dropout: float,
+        activation_dropout: float,
+        is_prenorm: bool,
+    ) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(dim, heads, attention_dropout)
+        self.around_self = Residual(dim, dropout, is_prenorm)
+        self.cross_attention = CrossAttention(dim, heads, attention_dropout) if has_source else None
+        self.around_cross = Residual(dim, dropout, is_prenorm) if has_source else None
+        self.feed_forward = FeedForward(dim, hidden, activation, activation_dropout)
+        self.around_feed = Residual(dim, dropout, is_prenorm)
+
+    def forward(
+        self, x: Tensor, is_token: Tensor | None, memory: Memory | None = None, is_source: Tensor | None = None
+    ) -> Tensor:
+        x = self.around_self(x, lambda y: self.self_attention(y, is_token))
+        if self.cross_attention is not None and self.around_cross is not None:
+            cross = self.cross_attention
+            x = self.around_cross(x, lambda y: cross(y, memory, is_source))
+        return self.around_feed(x, self.feed_forward)
+
+
+class Stack(nn.Module):
+    """Layers one above another, with a final layer norm where the layers norm before."""
+
+    def __init__(self, layers: int, dim: int, hidden: int, heads: int, *, is_prenorm: bool, **options: Any) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(dim, hidden, heads, is_prenorm=is_prenorm, **options) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim, eps=1e-12) if is_prenorm else nn.Identity()
+
+    def project(self, source: Tensor) -> tuple[Memory, ...]:
+        """The source's keys and values for every layer, once a sentence."""
+        return tuple(cast(Any, layer).cross_attention.project(source) for layer in self.layers)
+
+    def forward(
+        self,
+        x: Tensor,
+        is_token: Tensor | None,
+        memory: tuple[Memory, ...] | None = None,
+        is_source: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) inputs to (B, T, D) states; what stands at padding never reaches a real position."""
+        for i, layer in enumerate(self.layers):
+            x = layer(x, is_token, None if memory is None else memory[i], is_source)
+        return self.norm(x)
+
+
+def bert_init(module: nn.Module) -> None:
+    """N(0, 0.02) for every matrix, zero biases (Devlin et al. 2019), for ``module.apply``."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def padding_mask(is_token: Tensor) -> Tensor | None:
+    """None when nothing is padding (one look at the device), else the mask itself."""
+    return None if bool(is_token.all()) else is_token

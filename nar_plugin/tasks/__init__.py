@@ -1,0 +1,1 @@
+"""The one task, ``translation_nar``."""
