@@ -20,11 +20,11 @@ from typing import Any, Callable, Dict, List
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, models
 
 from .methods.contract import UsageError
 
-__all__ = ["UsageError", "apply", "load_checkpoint", "load_model", "tolerate_bad_text"]
+__all__ = ["UsageError", "apply", "load_checkpoint", "load_model", "registered_model", "tolerate_bad_text"]
 
 
 def _allowed_types() -> List[Any]:
@@ -77,8 +77,13 @@ def load_model(path: str, task: Any) -> torch.nn.Module:
 
     Raises UsageError where it cannot be read or does not fit the task's dictionaries.
     """
-    models, _ = checkpoint_utils.load_model_ensemble([path], task=task)
-    return models[0].eval().requires_grad_(False)
+    ensemble, _ = checkpoint_utils.load_model_ensemble([path], task=task)
+    return ensemble[0].eval().requires_grad_(False)
+
+
+def registered_model(arch: str) -> Any:
+    """The model class behind ``--arch``, None where there is none."""
+    return models.ARCH_MODEL_REGISTRY.get(arch)
 
 
 def _guarded_read(read: Callable[..., Dict[str, Any]]) -> Callable[..., Dict[str, Any]]:

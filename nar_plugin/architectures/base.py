@@ -47,6 +47,15 @@ class TransformerConfig(FairseqDataclass):
     activation_fn: ChoiceEnum(["gelu", "relu"]) = field(  # type: ignore[valid-type]
         default="gelu", metadata={"help": "feed-forward activation"}
     )
+    positions: ChoiceEnum(["learned", "sinusoidal"]) = field(  # type: ignore[valid-type]
+        default="learned", metadata={"help": "position embeddings"}
+    )
+    initialization: ChoiceEnum(["bert", "xavier"]) = field(  # type: ignore[valid-type]
+        default="bert",
+        metadata={
+            "help": "bert: N(0, 0.02) everywhere; xavier: as fairseq's transformer, embeddings scaled by sqrt(d)"
+        },
+    )
     normalize_before: bool = field(default=False, metadata={"help": "layer norm before each block, not after"})
     share_all_embeddings: bool = field(
         default=False, metadata={"help": "one table for source, target and output (needs a joint dictionary)"}
@@ -125,6 +134,10 @@ class DecodingModel(BaseFairseqModel):
     def counted(self) -> Dict[str, nn.Module]:
         return {"encoder": self.encoder, "decoder": self.decoder}
 
+    def initialize(self) -> None:
+        """Draw all weights as ``--initialization`` says."""
+        self.apply(transformer.INITIALIZATIONS[str(self.cfg.initialization)])
+
     def build_stack(self, side: str) -> transformer.Stack:
         """The ``encoder`` or ``decoder`` stack that the configuration asks for."""
         cfg = self.cfg
@@ -143,13 +156,18 @@ class DecodingModel(BaseFairseqModel):
 
 
 class TokenEmbedding(nn.Module):
-    """Token embedding + learned position embedding, then dropout; batches are right-padded."""
+    """Token embedding + position embedding, then dropout; batches are right-padded.
 
-    def __init__(self, table: nn.Embedding, longest: int, dropout: float) -> None:
+    Under ``xavier`` tokens are scaled by √d (Vaswani et al. 2017, section 3.4), under ``bert`` they are not.
+    """
+
+    def __init__(self, table: nn.Embedding, longest: int, cfg: TransformerConfig) -> None:
         super().__init__()
-        self.tokens, self.dropout = table, nn.Dropout(dropout)
-        self.positions = nn.Embedding(longest, table.embedding_dim)
+        self.tokens, self.dropout = table, nn.Dropout(cfg.dropout)
+        self.scale = table.embedding_dim**0.5 if str(cfg.initialization) == "xavier" else 1.0
+        kind = nn.Embedding if str(cfg.positions) == "learned" else transformer.Sinusoids
+        self.positions = kind(longest, table.embedding_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) ids to (B, T, D)."""
-        return self.dropout(self.tokens(tokens) + self.positions.weight[: tokens.size(1)])
+        return self.dropout(self.scale * self.tokens(tokens) + self.positions.weight[: tokens.size(1)])

@@ -18,7 +18,7 @@ from ..methods import mask_predict as method
 from ..methods.contract import Encoded, LengthStarts, Scored, State, UsageError
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Classes, Term, Tokens
-from ..methods.transformer import Memory, bert_init, padding_mask
+from ..methods.transformer import Memory, padding_mask
 from . import base
 
 
@@ -69,13 +69,13 @@ class MaskPredictModel(base.DecodingModel):
         dim = cfg.encoder_embed_dim
         target_table = nn.Embedding(symbols.size + 1, dim)
         source_table = target_table if cfg.share_all_embeddings else nn.Embedding(source_size, dim)
-        self.source_embedding = base.TokenEmbedding(source_table, cfg.max_source_positions, cfg.dropout)
-        self.target_embedding = base.TokenEmbedding(target_table, cfg.max_target_positions, cfg.dropout)
+        self.source_embedding = base.TokenEmbedding(source_table, cfg.max_source_positions, cfg)
+        self.target_embedding = base.TokenEmbedding(target_table, cfg.max_target_positions, cfg)
         # row 0 is the LENGTH token that the encoder reads, row N the class "N tokens" (tied, section 2.3)
         self.length_table = nn.Embedding(cfg.max_target_positions + 1, dim)
         self.length_dropout = nn.Dropout(cfg.dropout)
         self.encoder, self.decoder = self.build_stack("encoder"), self.build_stack("decoder")
-        self.apply(bert_init)
+        self.initialize()
 
     def project(self, features: Tensor) -> Tensor:
         """Vocabulary logits (…, V), tied to the input table less its mask row."""
@@ -195,11 +195,15 @@ class MaskPredictModel(base.DecodingModel):
         return Scored(log_probs, encoded.length_log_probs.gather(1, is_token.sum(1, keepdim=True))[:, 0], "proxy")
 
 
+# The released initialisation, N(0, 0.02), is made for wide models. At 128 units its signals die: the same training that
+# reaches the teacher's BLEU with Glorot's learns next to nothing with it.
+NARROW = {"initialization": "xavier", "positions": "sinusoidal", "normalize_before": True}
+
 base.register_presets(
     "mask_predict",
     tiny={"dropout": 0.0},
-    small={"dropout": 0.1},
-    iwslt16_de_en={"dropout": 0.1},
+    small={"dropout": 0.1, **NARROW},
+    iwslt16_de_en={"dropout": 0.1, **NARROW},
     wmt14_en_de={"dropout": 0.3, "share_all_embeddings": True},
     wmt16_ro_en={"dropout": 0.3, "share_all_embeddings": True},
 )

@@ -55,6 +55,9 @@ class Counters:
     def report(self) -> None:
         """One line to the log; nothing if nothing was decoded."""
         if self.sentences:
-            passes = ", ".join(f"{self.rows[n]:,} {n} passes ({self.passes(n):.2f} a sentence)" for n in self.rows)
+            passes = ", ".join(
+                f"{name} {self.calls[name]:,} passes over {rows:,} rows ({rows / self.sentences:.2f} a sentence)"
+                for name, rows in self.rows.items()
+            )
             speed = f"{self.seconds:.2f} s ({1000 * self.seconds / self.sentences:.1f} ms a sentence)"
             logger.info(f"decoded {self.sentences:,} sentences, {self.tokens:,} tokens: {passes}, {speed}")

@@ -44,6 +44,13 @@ HOST_FLAGS: dict[str, Any] = {
     "print_alignment": None,
     "decoding_format": None,
     "lm_path": None,
+    "lm_weight": 0.0,
+    "replace_unk": None,
+    "retain_dropout": False,
+    "retain_dropout_modules": None,
+    "diverse_beam_strength": 0.5,
+    "no_early_stop": False,
+    "eos_token": None,
 }
 """fairseq's decode flags and their values when silent (``GenerationConfig``)."""
 

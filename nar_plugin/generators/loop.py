@@ -17,7 +17,7 @@ from ..methods.symbols import Symbols, collapsed
 from .candidates import Teacher, best, chunks, normalised
 from .counters import Counters
 from .hypotheses import Hypothesis, Step, empty, hypothesis
-from .stopping import RULES, finished
+from .stopping import RULES, finished, kept
 
 
 @dataclass(frozen=True)
@@ -151,14 +151,14 @@ class RefinementGenerator:
         while True:
             if self.options.keep_history:
                 for row, tokens, scores in zip(alive.tolist(), *self.model.finish(state), strict=True):
-                    history[row].append((tokens.cpu(), scores.float().cpu()))
+                    history[row].append((tokens.clone().cpu(), scores.clone().float().cpu()))
             if verdict is not None and bool(verdict.any()):
                 ended, going = verdict.nonzero()[:, 0], (~verdict).nonzero()[:, 0]
                 harvest.put(alive[ended], *self.model.finish(state.select(ended)), step)
                 alive, state = alive[going], state.select(going)
             if step == steps or not len(alive):
                 break
-            step, before = step + 1, state
+            step, before = step + 1, kept(rule, state)
             state = self.model.refine(state, step, steps)
             verdict = finished(rule, before, state, self.symbols.pad)
         if len(alive):

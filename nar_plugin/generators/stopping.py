@@ -23,6 +23,13 @@ def fixed_point(before: State, after: State, pad: int) -> Tensor | None:
 RULES: dict[str, StopRule] = {"none": never, "fixed-point": fixed_point}
 
 
+def kept(rule: StopRule, state: State) -> State:
+    """What a rule may look at after a pass, which may consume the state before it."""
+    if rule is never or state.tokens is None:
+        return state
+    return State(tokens=state.tokens.clone())
+
+
 def finished(rule: StopRule, before: State, after: State, pad: int) -> Tensor | None:
     """(R,) True where the rule or the method itself is finished; None where neither speaks, which costs no sync."""
     verdict = rule(before, after, pad)

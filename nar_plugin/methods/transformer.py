@@ -7,8 +7,10 @@ Shapes: ``B`` batch, ``T`` target, ``S`` source, ``D`` model, ``H`` heads. Masks
 that no position is padding, which is faster.
 """
 
+import math
 from typing import Any, Callable, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -152,6 +154,32 @@ def bert_init(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def xavier_init(module: nn.Module) -> None:
+    """Glorot-uniform matrices, zero biases, embeddings N(0, 1/√d), for ``module.apply``."""
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+INITIALIZATIONS = {"bert": bert_init, "xavier": xavier_init}
+
+
+class Sinusoids(nn.Module):
+    """Fixed position embeddings: sines, then cosines, of wavelengths 2π to 10000 · 2π. ``weight``: (width, dim)."""
+
+    weight: Tensor
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        rates = torch.exp(torch.arange(dim // 2) * (-math.log(10000.0) / max(1, dim // 2 - 1)))
+        angles = torch.arange(width)[:, None] * rates
+        waves = torch.cat([angles.sin(), angles.cos()], 1)
+        self.register_buffer("weight", F.pad(waves, (0, dim - waves.size(1))), persistent=False)
 
 
 def padding_mask(is_token: Tensor) -> Tensor | None:

@@ -96,9 +96,7 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(f"--eval-bleu-args knows no {', '.join(unknown)} (the task's own flags go beside it)")
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        from fairseq.models import ARCH_MODEL_REGISTRY
-
-        allowed = getattr(ARCH_MODEL_REGISTRY.get(self.architecture), "criterions", None)
+        allowed = getattr(compat.registered_model(self.architecture), "criterions", None)
         name = getattr(cfg, "_name", None)
         if allowed is not None and name not in allowed:
             raise UsageError(

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# The whole road in minutes, on two cores, without a download beyond the packages: a corpus, a teacher, its distilled
+# data, students, one table.
+#   bash examples/quickstart/run.sh [--all]       --all: every method in systems/, not the default rows only
+# Every step is skipped when its output is there and whole; a killed run goes on where it was.
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+OUT=${OUT:-$HERE/out}
+# shellcheck source=examples/lib.sh
+source "$HERE/../lib.sh"
+
+METHODS=(mask_predict)
+case ${1:-} in
+  --all) mapfile -t METHODS < <(cd "$HERE/systems" && printf '%s\n' *.sh | sed 's/\.sh$//') ;;
+  "") ;;
+  *) fail "unknown option $1; there is --all" ;;
+esac
+
+bash "$ROOT/scripts/install.sh"
+RAW=$OUT/raw BPE=$OUT/bpe DISTILLED=$OUT/distilled
+mkdir -p "$OUT"
+
+prepare() {
+  mkdir -p "$BPE"
+  local prepare=(python "$ROOT/scripts/prepare_text.py") split lang
+  "${prepare[@]}" learn --input "$RAW/train.en:en" "$RAW/train.de:de" --merges "$MERGES" --codes "$OUT/codes"
+  for split in train valid test; do
+    for lang in en de; do
+      "${prepare[@]}" apply --input "$RAW/$split.$lang" --lang "$lang" --codes "$OUT/codes" \
+        --output "$BPE/$split.$lang"
+    done
+  done
+}
+
+# binarise TRAIN_PREFIX FOLDER [FLAGS...]
+binarise() {
+  local train=$1 folder=$2
+  shift 2
+  rm -rf "$folder"
+  fairseq-preprocess --user-dir "$PLUGIN" --source-lang en --target-lang de --joined-dictionary --trainpref "$train" \
+    --validpref "$BPE/valid" --testpref "$BPE/test" --destdir "$folder" --workers 2 "$@" >"$OUT/preprocess.log" 2>&1 ||
+    fail "fairseq-preprocess failed; see $OUT/preprocess.log"
+  grep -o '\[.*sents.*' "$OUT/preprocess.log"
+}
+
+distil() {
+  bash "$ROOT/scripts/distill.sh" --data "$OUT/bin" --teacher "$OUT/models/teacher.pt" --source-lang en \
+    --target-lang de --source-text "$BPE/train.en" --target-text "$BPE/train.de" --output "$DISTILLED" --beam 5 \
+    --max-tokens "$DISTILL_TOKENS"
+}
+
+MERGES=2000
+DISTILL_TOKENS=4000
+# What teacher and students share. Small batches: on one core an update costs what its tokens cost, and many updates
+# teach more than large ones. No dropout and no smoothing: each sees its data about twice.
+COMMON=(--task translation_nar --cpu --seed 1 --share-all-embeddings --dropout 0 --label-smoothing 0
+  --optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr 2e-3 --lr-scheduler polynomial_decay
+  --warmup-updates 100 --max-tokens 320 --disable-validation --no-epoch-checkpoints
+  --save-interval-updates 200 --keep-interval-updates 1 --log-interval 100)
+TEACHER=(--arch transformer --criterion label_smoothed_cross_entropy --max-update 1600 --total-num-update 1600
+  --encoder-layers 4 --decoder-layers 4 --encoder-embed-dim 128 --decoder-embed-dim 128
+  --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4
+  --encoder-normalize-before --decoder-normalize-before)
+
+# Each method's file adds its trainings (one on raw, one on distilled data) and its rows of the table:
+#   <method>_train DATA NAME     trains on DATA into models/NAME.pt
+#   <method>_rows                calls  row ID WORDS-OF-TRAINING FLAGS...  for each row
+ROWS=()
+row() {
+  local id=$1 words=$2
+  shift 2
+  ROWS+=(--system "$id" "--train $words $DECODE $*")
+}
+DECODE="--user-dir $PLUGIN --task translation_nar --cpu"
+for method in "${METHODS[@]}"; do
+  # shellcheck source=examples/quickstart/systems/mask_predict.sh
+  source "$HERE/systems/$method.sh"
+  "${method}_rows"
+done
+
+step corpus "$RAW/corpus.json" -- python "$HERE/make_corpus.py" --out "$RAW"
+step bpe "$OUT/codes" "$BPE"/{train,valid,test}.{en,de} -- prepare
+step binarise "$OUT/bin/dict.en.txt" "$OUT/bin/train.en-de.de.bin" -- binarise "$BPE/train" "$OUT/bin"
+
+leader=${METHODS[0]}
+both step teacher "$OUT/models/teacher.pt" -- train teacher "$OUT/bin" "${COMMON[@]}" "${TEACHER[@]}" : \
+  step "${leader}-raw" "$OUT/models/${leader}-raw.pt" -- "${leader}_train" "$OUT/bin" "${leader}-raw"
+step distil "$DISTILLED/train.en" "$DISTILLED/train.de" "$DISTILLED/manifest.json" -- distil
+step binarise-distilled "$OUT/bin-distilled/train.en-de.de.bin" -- \
+  binarise "$DISTILLED/train" "$OUT/bin-distilled" --srcdict "$OUT/bin/dict.en.txt"
+for method in "${METHODS[@]}"; do
+  if [[ $method != "$leader" ]]; then
+    step "$method-raw" "$OUT/models/$method-raw.pt" -- "${method}_train" "$OUT/bin" "$method-raw"
+  fi
+  step "$method-distilled" "$OUT/models/$method-distilled.pt" -- \
+    "${method}_train" "$OUT/bin-distilled" "$method-distilled"
+done
+
+measure() {
+  python "$ROOT/scripts/benchmark.py" "$OUT/bin" --reference "$RAW/test.de" --source-lang en --target-lang de \
+    --output "$OUT/results.json" --sentences "${SENTENCES:-100}" --teacher "--train raw --path $OUT/models/teacher.pt $DECODE" \
+    "${ROWS[@]}" "${NOISE[@]}"
+}
+NOISE=(${ALLOW_NOISE:+--allow-noise})
+step measure "$OUT/results.json" -- measure
+say "results ($OUT/results.json)"
+python "$ROOT/scripts/report.py" "$OUT/results.json"
+
+say "a sentence of your own"
+cat <<TEXT
+echo "The concert in Norway takes place on May 6 at 9:00 AM." | $ROOT/.venv/bin/fairseq-interactive $OUT/bin \\
+  $DECODE --source-lang en --target-lang de --path $OUT/models/${METHODS[0]}-distilled.pt --iter-decode-max-iter 3 \\
+  --tokenizer moses --bpe subword_nmt --bpe-codes $OUT/codes 2>/dev/null | grep ^D-
+TEXT

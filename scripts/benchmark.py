@@ -1,0 +1,603 @@
+"""Quality and speed of several systems in one run, as rows of results.json (its fields: results.py).
+
+    benchmark.py DATA_BIN --reference test.en --output results.json
+        --teacher "--train raw --path teacher.pt --user-dir nar_plugin --task translation_nar"
+        --system cmlm-t4 "--train distilled --baseline beam4 --path student.pt --user-dir nar_plugin
+                          --task translation_nar --iter-decode-max-iter 3 --iter-decode-with-beam 2"
+
+A system is an id and the flags of fairseq-generate as one would type them, and three more: --train WORDS (what it was
+trained on), --baseline NAME (which of the teacher's searches its speed is compared with, beam5 if not said) and
+--converged {yes,no}. --teacher stands for the systems ar-greedy, ar-beam3 and ar-beam5, and ar-beam4 where it is named.
+Hypotheses lose subword-nmt's marks and are detokenised by Moses, whatever the flags say of it.
+
+Every system is a process of its own, and only one of them computes at a time. Each first decodes all sentences in
+batches, for the scores. Then all decode the same sample, a sentence at a time, in short turns, A-B-A-B, several times.
+"""
+
+import argparse
+import ast
+import datetime
+import hashlib
+import logging
+import multiprocessing
+import os
+import random
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from unittest import mock
+
+import numpy as np
+import torch
+from sacrebleu.metrics import BLEU, CHRF
+
+import report
+import results
+from prepare_text import detokenizer, read_lines, write_lines
+from results import ID, Row
+
+WARM_UP = 10
+TURN = 20
+"""Sentences that a system decodes before the next one has its turn."""
+BUCKET = 10
+"""Width of a range of source lengths."""
+BUSY = 0.1
+"""Processor cores that others may use while a machine counts as quiet."""
+BASE_WIDTH = 512
+REFUSED = ("prefix_size", "constraints", "lm_path", "replace_unk", "score_reference")
+"""Options of fairseq-generate under which the program does more than ``inference_step``, or no decoding at all."""
+
+Place = Tuple[Any, str]
+Call = Tuple[Callable[..., Any], Tuple[Any, ...], Dict[str, Any]]
+Timing = Tuple[float, int, Optional[float]]
+"""Of one sentence: ms of inference_step, decoder calls, ms of the forward passes alone."""
+
+
+class BenchmarkError(Exception):
+    """What was asked for cannot be measured; one line."""
+
+
+# --- in the process of a system --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def recorded(places: Sequence[Place]) -> Iterator[List[Call]]:
+    """The calls of these functions, (object, name) each, while inside; a call within a recorded call is part of it."""
+    calls: List[Call] = []
+    depth = 0
+
+    def recorder(function: Callable[..., Any]) -> Callable[..., Any]:
+        def record(*args: Any, **kwargs: Any) -> Any:
+            nonlocal depth
+            if not depth:
+                calls.append((function, args, kwargs))
+            depth += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                depth -= 1
+
+        return record
+
+    for owner, name in places:
+        setattr(owner, name, recorder(getattr(owner, name)))
+    try:
+        yield calls
+    finally:
+        for owner, name in places:
+            delattr(owner, name)
+
+
+@torch.no_grad()
+def replay(calls: List[Call]) -> None:
+    """Makes recorded calls again, without what stood between them."""
+    for function, args, kwargs in calls:
+        function(*args, **kwargs)
+
+
+def forward_passes(models: Sequence[Any]) -> List[Place]:
+    """Where the passes of a decode are made: the model's own functions, and the halves of a teacher that rescores."""
+    model, teachers = models[0], models[1:]
+    places = [(model, name) for name in ("encode", "decode", "project") if hasattr(model, name)]
+    places += [(module, "forward") for module in model.counted.values()]
+    return places + [(half, "forward") for teacher in teachers for half in (teacher.encoder, teacher.decoder)]
+
+
+def configuration(argv: List[str]) -> Any:
+    """What fairseq-generate makes of a command line, by its own hands. Raises BenchmarkError for a bad flag."""
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq_cli import generate
+
+    def refuse(parser: argparse.ArgumentParser, message: str) -> None:
+        raise BenchmarkError(message)
+
+    parsed: List[Any] = []
+    with (
+        mock.patch.object(sys, "argv", ["fairseq-generate", *argv]),
+        mock.patch.object(argparse.ArgumentParser, "error", refuse),
+        mock.patch.object(generate, "main", parsed.append),
+    ):
+        generate.cli_main()
+    cfg = convert_namespace_to_omegaconf(parsed[0])
+    if cfg.common_eval.path is None:
+        raise BenchmarkError("--path is missing")
+    if any(getattr(cfg.generation, name) for name in REFUSED):
+        raise BenchmarkError(f"not measured here: {', '.join('--' + name.replace('_', '-') for name in REFUSED)}")
+    return cfg
+
+
+class Engine:
+    """One system, loaded as fairseq-generate loads it. ``decode_all`` comes before ``time``."""
+
+    def __init__(self, argv: List[str]) -> None:
+        from fairseq import checkpoint_utils, tasks, utils
+
+        self.cfg = cfg = configuration(argv)
+        utils.set_torch_seed(cfg.common.seed)
+        self.is_gpu = torch.cuda.is_available() and not cfg.common.cpu
+        self.task = tasks.setup_task(cfg.task)
+        self.paths = utils.split_paths(cfg.common_eval.path)
+        overrides = ast.literal_eval(cfg.common_eval.model_overrides)
+        self.models, saved = checkpoint_utils.load_model_ensemble(self.paths, overrides, task=self.task)
+        self.task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)
+        self.dataset = self.task.dataset(cfg.dataset.gen_subset)
+        for model in self.models:
+            model = model.half() if cfg.common.fp16 else model
+            (model.cuda() if self.is_gpu else model).prepare_for_inference_(cfg)
+        self.generator = self.task.build_generator(self.models, cfg.generation)
+        self.is_ours = hasattr(self.generator, "counters")
+        self.calls = 0
+        if not self.is_ours:
+            self.count_calls(self.models[0].decoder)
+
+    def count_calls(self, decoder: Any) -> None:
+        """fairseq's generator calls ``decoder.forward`` itself, which no forward hook sees."""
+        forward = decoder.forward
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            return forward(*args, **kwargs)
+
+        decoder.forward = counted
+
+    def decoder_calls(self) -> int:
+        return self.generator.counters.calls.get("decoder", 0) if self.is_ours else self.calls
+
+    def facts(self) -> Dict[str, Any]:
+        """What the parent must know of the system; of the training, what the first checkpoint says."""
+        from fairseq import checkpoint_utils
+
+        state = checkpoint_utils.load_checkpoint_to_cpu(self.paths[0])
+        model = state["cfg"]["model"]
+        options = vars(model) if isinstance(model, argparse.Namespace) else model
+        progress = (state.get("extra_state") or {}).get("train_iterator", {})
+        return {
+            "arch": str(options.get("_name") or options.get("arch")),
+            "size": "base" if options.get("encoder_embed_dim", 0) >= BASE_WIDTH else "small",
+            "updates": (state.get("optimizer_history") or [{}])[-1].get("num_updates"),
+            "epochs": progress.get("epoch"),
+            "seed": state["cfg"]["common"]["seed"],
+            "device": "gpu" if self.is_gpu else "cpu",
+            "target_lang": self.task.cfg.target_lang,
+            "checkpoint": self.paths[0],
+            "source_lengths": [int(size) - 1 for size in self.dataset.src_sizes],
+        }
+
+    def batches(self) -> Any:
+        from fairseq import utils
+
+        data, limits = self.cfg.dataset, [model.max_positions() for model in self.models]
+        return self.task.get_batch_iterator(
+            self.dataset,
+            max_tokens=data.max_tokens,
+            max_sentences=data.batch_size,
+            max_positions=utils.resolve_max_positions(self.task.max_positions(), *limits),
+            ignore_invalid_inputs=data.skip_invalid_size_inputs_valid_test,
+            required_batch_size_multiple=data.required_batch_size_multiple,
+            seed=self.cfg.common.seed,
+        ).next_epoch_itr(shuffle=False)
+
+    def step(self, sample: Any) -> Any:
+        return self.task.inference_step(self.generator, self.models, sample)
+
+    def decode_all(self) -> List[str]:
+        """The best hypothesis of every sentence as subwords, in the order of the file."""
+        string, ignored = self.task.target_dictionary.string, {self.generator.eos}
+        found: Dict[int, str] = {}
+        for sample in self.batches():
+            best = [group[0]["tokens"].int().cpu() for group in self.step(self.on_device(sample))]
+            found.update(zip(sample["id"].tolist(), (string(t, extra_symbols_to_ignore=ignored) for t in best)))
+        if len(found) != len(self.dataset):
+            raise BenchmarkError(f"{len(found)} of {len(self.dataset)} sentences were decoded")
+        return [found[i] for i in range(len(found))]
+
+    def on_device(self, sample: Any) -> Any:
+        from fairseq import utils
+
+        return utils.move_to_cuda(sample) if self.is_gpu else sample
+
+    def clocked(self, function: Callable[..., Any], argument: Any) -> float:
+        """Wall milliseconds of ``function(argument)``, the device's work included."""
+        if self.is_gpu:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function(argument)
+        if self.is_gpu:
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - start)
+
+    def time(self, sentences: List[int]) -> List[Timing]:
+        """Each sentence at batch 1. One goes before, uncounted, since another process has just had the caches."""
+        samples = [self.on_device(self.dataset.collater([self.dataset[i]])) for i in sentences]
+        self.step(samples[0])
+        timings = []
+        for sample in samples:
+            before = self.decoder_calls()
+            timings.append((self.clocked(self.step, sample), self.decoder_calls() - before))
+        return [(ms, calls, self.bare_ms(sample)) for (ms, calls), sample in zip(timings, samples)]
+
+    def bare_ms(self, sample: Any) -> Optional[float]:
+        """The forward passes of a decode alone, on the very inputs that they had in it."""
+        if not self.is_ours:
+            return None
+        with recorded(forward_passes(self.models)) as calls:
+            self.step(sample)
+        return self.clocked(replay, calls)
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
+
+
+def serve(pipe: Any, argv: List[str], threads: int) -> None:
+    """Loads a system, then answers (method, arguments) by (True, result) until the pipe closes; a failure ends it."""
+    logging.basicConfig(level=logging.WARNING)
+    warnings.simplefilter("ignore")  # of the libraries; ours are logged
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    try:
+        engine = Engine(argv)
+        pipe.send((True, engine.facts()))
+        while True:
+            method, arguments = pipe.recv()
+            pipe.send((True, getattr(engine, method)(*arguments)))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+    except (Exception, SystemExit) as error:
+        pipe.send((False, " ".join(f"{error}".split())[:300] or type(error).__name__))
+
+
+# --- in the parent ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class System:
+    id: str
+    flags: str
+    train: Optional[str]
+    baseline: Optional[str]
+    converged: Optional[bool]
+
+    @property
+    def search(self) -> Optional[str]:
+        """Which of the teacher's searches this is, if any: the name of a baseline."""
+        found = re.fullmatch(r"ar-(greedy|beam\d+)", self.id)
+        return found.group(1) if found else None
+
+
+class Worker:
+    """A system in a process of its own, idle unless called."""
+
+    def __init__(self, system: System, argv: List[str], threads: int) -> None:
+        self.system, self.facts = system, {}  # type: System, Dict[str, Any]
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, argv, threads), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def answer(self) -> Any:
+        try:
+            succeeded, value = self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            raise BenchmarkError(f"{self.system.id}: its process died with {self.process.exitcode}") from None
+        if not succeeded:
+            raise BenchmarkError(f"{self.system.id}: {value}")
+        return value
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        self.pipe.send((method, arguments))
+        return self.answer()
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.process.join(timeout=5)
+        self.process.terminate()  # where it still computes
+        self.process.join()
+
+
+def system_of(name: str, words: str) -> System:
+    """Takes what is ours from a system's flags. Raises BenchmarkError where a quotation does not end."""
+    ours = argparse.ArgumentParser(prog=f"benchmark.py: {name}", add_help=False, allow_abbrev=False)
+    ours.add_argument("--train")
+    ours.add_argument("--baseline", choices=report.BASELINES)
+    ours.add_argument("--converged", choices=("yes", "no"))
+    try:
+        told, flags = ours.parse_known_args(shlex.split(words))
+    except ValueError as error:
+        raise BenchmarkError(f"{name}: {error}") from None
+    converged = None if told.converged is None else told.converged == "yes"
+    return System(name, shlex.join(flags), told.train, told.baseline, converged)
+
+
+def systems_of(given: Sequence[Sequence[str]], teacher: Optional[str]) -> List[System]:
+    """The teacher's searches, if there is a teacher, and the systems that are given. Raises BenchmarkError."""
+    systems = [system_of(name, words) for name, words in given]
+    if teacher:
+        systems = [s if s.search or s.baseline else replace(s, baseline="beam5") for s in systems]
+        wanted = {"greedy", "beam3", "beam5", *(s.baseline for s in systems)}
+        beams = {name: 1 if name == "greedy" else int(name[4:]) for name in report.BASELINES if name in wanted}
+        systems = [system_of(f"ar-{name}", f"{teacher} --beam {beam}") for name, beam in beams.items()] + systems
+    if not systems:
+        raise BenchmarkError("nothing to measure: give --teacher, --system or both")
+    searches = {s.search for s in systems}
+    for s in systems:
+        if not ID.fullmatch(s.id) or sum(other.id == s.id for other in systems) > 1:
+            raise BenchmarkError(f"{s.id!r} is no name, or that of two systems")
+        if s.baseline and s.baseline not in searches:
+            raise BenchmarkError(f"{s.id}: its baseline {s.baseline} is not measured in this run (--teacher)")
+    return systems
+
+
+def cpu_usage(workers: Sequence[Worker]) -> Tuple[float, float]:
+    """Seconds of wall, and of processor used by all but us, since some moment. Linux only: raises BenchmarkError."""
+    try:
+        ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    except OSError:
+        raise BenchmarkError("cannot tell whether the machine is quiet (no /proc/stat): --allow-noise") from None
+    busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and waiting for disks
+    return time.monotonic(), busy - time.process_time() - sum(worker.call("cpu_seconds") for worker in workers)
+
+
+def cores_of_others(since: Tuple[float, float], workers: Sequence[Worker]) -> float:
+    """How many cores others have used on average, time stolen by other virtual machines included."""
+    wall, busy = cpu_usage(workers)
+    return (busy - since[1]) / (wall - since[0])
+
+
+def is_noisy(seconds: float, allowed: bool) -> bool:
+    """Watches the machine; raises BenchmarkError where others use it and that is not allowed."""
+    try:
+        since = cpu_usage([])
+        time.sleep(seconds)
+        cores = cores_of_others(since, [])
+    except BenchmarkError:
+        if allowed:
+            return True
+        raise
+    if cores > BUSY and not allowed:
+        raise BenchmarkError(f"others use {cores:.1f} cores of this machine; wait until it is quiet, or --allow-noise")
+    return cores > BUSY
+
+
+def measure_times(workers: Sequence[Any], sentences: List[int], warm_up: List[int], repeats: int) -> List[List[Timing]]:
+    """For each worker the timings of every sentence, repeats one after the other: (repeats * sentences) each."""
+    turns = [sentences[first : first + TURN] for first in range(0, len(sentences), TURN)]
+    timings: List[List[Timing]] = [[] for _ in workers]
+    for worker in workers:
+        worker.call("time", warm_up)
+    for _ in range(repeats):
+        for turn in turns:
+            for worker, found in zip(workers, timings):
+                found += worker.call("time", turn)
+    return timings
+
+
+def medians(values: Sequence[float], sentences: int) -> List[float]:
+    """Over the repeats, for each sentence."""
+    return [statistics.median(values[i::sentences]) for i in range(sentences)]
+
+
+def by_length(times: List[float], lengths: List[int]) -> Dict[str, float]:
+    """The median time of each range of source lengths, shortest first."""
+    ranges: Dict[int, List[float]] = {}
+    for ms, length in sorted(zip(times, lengths), key=lambda pair: pair[1]):
+        ranges.setdefault(max(0, length - 1) // BUCKET, []).append(ms)
+    return {f"{n * BUCKET + 1}-{(n + 1) * BUCKET}": round(statistics.median(ms), 3) for n, ms in ranges.items()}
+
+
+def time_fields(timings: List[Timing], lengths: List[int]) -> Row:
+    """The fields of a row that say how long it took; ``lengths``: of the sentences' sources."""
+    times, bare = medians([ms for ms, _, _ in timings], len(lengths)), [b for _, _, b in timings if b is not None]
+    return {
+        "passes": round(statistics.mean(calls for _, calls, _ in timings), 3),
+        "ms_per_sentence": round(statistics.median(times), 3),
+        "ms_mean": round(statistics.mean(times), 3),
+        "ms_p95": round(float(np.percentile(times, 95)), 3),
+        "ms_by_length": by_length(times, lengths),
+        "bare_ms": round(statistics.median(medians(bare, len(lengths))), 3) if bare else None,
+        "timed_sentences": len(lengths),
+    }
+
+
+def repetition(lines: Sequence[str]) -> float:
+    """Percentage of tokens that equal their left neighbour."""
+    tokens = [line.split() for line in lines]
+    repeated = sum(left == right for words in tokens for left, right in zip(words, words[1:]))
+    return 100 * repeated / max(1, sum(map(len, tokens)))
+
+
+def quality_fields(subwords: List[str], references: List[str], lang: str) -> Tuple[List[str], Row]:
+    """Detokenised hypotheses, and the fields of a row that say how good they are."""
+    if len(subwords) != len(references):
+        raise BenchmarkError(f"{len(subwords)} hypotheses for {len(references)} lines of --reference")
+    texts = list(map(detokenizer(lang), subwords))
+    bleu, chrf = BLEU(), CHRF()
+    score = bleu.corpus_score(texts, [references])
+    return texts, {
+        "bleu": round(score.score, 2),
+        "chrf": round(chrf.corpus_score(texts, [references]).score, 2),
+        "signature": f"BLEU|{bleu.get_signature()} chrF2|{chrf.get_signature()}",
+        "sentences": len(texts),
+        "length_ratio": round(score.sys_len / max(1, score.ref_len), 4),
+        "repetition": round(repetition(subwords), 3),
+    }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def commit() -> Optional[str]:
+    """The commit of this project, ``-dirty`` where its code differs from it; None outside of git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "nar_plugin", "scripts") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def common_facts(workers: Sequence[Worker]) -> Row:
+    """Fields that all rows of a run share. Raises BenchmarkError for two teachers or different sentences."""
+    teachers = {sha256(Path(w.facts["checkpoint"])) for w in workers if w.system.search}
+    if len(teachers) > 1:
+        raise BenchmarkError("the baselines are not all of one teacher")
+    if any(w.facts["source_lengths"] != workers[0].facts["source_lengths"] for w in workers):
+        raise BenchmarkError("the systems do not decode the same sentences (--gen-subset?)")
+    return {
+        "teacher_sha256": next(iter(teachers), None),
+        "command": shlex.join(["scripts/benchmark.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def row_of(worker: Worker, measured: Row, common: Row) -> Row:
+    """Everything but what compares it with the baselines."""
+    system, facts = worker.system, worker.facts
+    return {
+        **dict.fromkeys(results.FIELDS),
+        **{name: facts[name] for name in ("arch", "size", "device", "updates", "epochs", "seed")},
+        **{name: getattr(system, name) for name in ("id", "train", "converged", "baseline")},
+        "decode_flags": system.flags,
+        **common,
+        **measured,
+    }
+
+
+def compare(rows: List[Row], searches: Dict[str, str]) -> None:
+    """Fills in what depends on the baselines of the run; ``searches``: their names by the ids of their rows."""
+    baselines = {searches[row["id"]]: row for row in rows if row["id"] in searches}
+    for row in rows:
+        ours = row["ms_per_sentence"]
+        row["speedups"] = {name: round(b["ms_per_sentence"] / ours, 3) for name, b in baselines.items()}
+        row["teacher_bleu"] = baselines["beam5"]["bleu"] if "beam5" in baselines else None
+        row["greedy_bleu"] = baselines["greedy"]["bleu"] if "greedy" in baselines else None
+        if row["baseline"]:
+            row["baseline_ms"] = baselines[row["baseline"]]["ms_per_sentence"]
+            row["speedup"] = row["speedups"][row["baseline"]]
+
+
+def measure_quality(
+    workers: Sequence[Worker], references: List[str], threads: int
+) -> Tuple[List[Row], List[List[str]]]:
+    """Rows without times, and the hypotheses of each."""
+    common, rows, hypotheses = {**common_facts(workers), "threads": threads}, [], []
+    for worker in workers:
+        texts, measured = quality_fields(worker.call("decode_all"), references, worker.facts["target_lang"])
+        rows.append(row_of(worker, measured, common))
+        hypotheses.append(texts)
+        print(f"{worker.system.id}: BLEU {measured['bleu']}", file=sys.stderr)
+    return rows, hypotheses
+
+
+def add_times(rows: List[Row], workers: Sequence[Worker], args: argparse.Namespace, noisy: bool) -> None:
+    """Times every system and fills in its row; ``noisy``: whether others used the machine before."""
+    lengths = workers[0].facts["source_lengths"]
+    order = random.Random(args.sample_seed).sample(range(len(lengths)), len(lengths))
+    chosen = order[: args.sentences]
+    since = None if noisy else cpu_usage(workers)
+    timings = measure_times(workers, chosen, order[:WARM_UP], args.repeats)
+    if since and cores_of_others(since, workers) > BUSY:
+        noisy = True
+        print("benchmark.py: the machine did not stay quiet; the rows are marked as noisy", file=sys.stderr)
+    for row, found in zip(rows, timings):
+        row.update(time_fields(found, [lengths[i] for i in chosen]), noisy=noisy)
+    compare(rows, {w.system.id: w.system.search for w in workers if w.system.search})
+
+
+def write(output: Path, rows: List[Row], hypotheses: List[List[str]]) -> None:
+    """The hypotheses, then the rows that name them, so that an unfinished run changes neither."""
+    for row, texts in zip(rows, hypotheses):
+        path = output.parent / "hypotheses" / f"{row['id']}.txt"
+        write_lines(path, texts)
+        row.update(hypotheses=f"hypotheses/{path.name}", hypotheses_sha256=sha256(path))
+    results.update(output, rows)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("data", help="folder that fairseq-preprocess wrote")
+    add("--reference", type=Path, required=True, help="raw text, a line a sentence")
+    add("--output", type=Path, required=True, help="results.json; hypotheses/ID.txt are written beside it")
+    add("--system", nargs=2, action="append", default=[], metavar=("ID", "FLAGS"), help="more than once")
+    add("--teacher", metavar="FLAGS", help="without --beam")
+    add("--source-lang")
+    add("--target-lang")
+    add("--batch-size", type=int, default=50, help="for the scores; times are at batch 1")
+    add("--sentences", type=int, default=200, help="how many are timed (default 200)")
+    add("--sample-seed", type=int, default=1, help="which are timed")
+    add("--repeats", type=int, default=3)
+    add("--threads", type=int, default=1, help="of each process")
+    add("--allow-noise", action="store_true", help="measure even if other processes run, and mark the rows")
+    args = parser.parse_args()
+    if min(args.batch_size, args.sentences, args.repeats, args.threads) < 1:
+        parser.error("--batch-size, --sentences, --repeats and --threads need 1 or more")
+    return args
+
+
+def command_line(system: System, args: argparse.Namespace) -> List[str]:
+    """The arguments of fairseq-generate: the system's own flags win, but no sentence may be dropped."""
+    langs = {"--source-lang": args.source_lang, "--target-lang": args.target_lang}
+    first = [word for flag, lang in langs.items() if lang for word in (flag, lang)]
+    batch = ["--batch-size", str(args.batch_size)]
+    return [args.data, *first, *batch, *shlex.split(system.flags), "--required-batch-size-multiple", "1"]
+
+
+def main() -> None:
+    args = parse()
+    os.environ.update(OMP_NUM_THREADS=str(args.threads), MKL_NUM_THREADS=str(args.threads))
+    workers: List[Worker] = []
+    try:
+        systems, references = systems_of(args.system, args.teacher), read_lines(args.reference)
+        noisy = is_noisy(2.0, args.allow_noise)
+        workers += [Worker(system, command_line(system, args), args.threads) for system in systems]
+        for worker in workers:
+            worker.facts = worker.answer()
+        rows, hypotheses = measure_quality(workers, references, args.threads)
+        add_times(rows, workers, args, noisy)
+        write(args.output, rows, hypotheses)
+    except (BenchmarkError, results.ResultsError, OSError) as error:
+        print(f"benchmark.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        for worker in workers:
+            worker.close()
+    print(report.table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Which flag means something to which model, and what the others are told."""
+
+import logging
+from argparse import Namespace
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from fairseq.dataclass.configs import GenerationConfig
+
+from nar_plugin.generators import factory
+from nar_plugin.generators.candidates import Teacher
+from nar_plugin.generators.loop import DecodeOptions, RefinementGenerator
+from nar_plugin.generators.reference import ReferenceScorer
+from nar_plugin.methods.contract import UsageError
+from nar_plugin.tasks.translation_nar import TranslationNarConfig
+from tests.generators import stubs
+from tests.generators.stubs import SettlingStub
+from tests.tiny import SYMBOLS, random_rows, sample_of, texts, tiny_model
+
+SOURCES = random_rows(9, 6, seed=71)
+FLAGS = {**factory.HOST_FLAGS, **factory.TASK_FLAGS}
+OTHER_VALUES = {
+    "constraints": "ordered",
+    "print_alignment": "hard",
+    "decoding_format": "ensemble",
+    "lm_path": "lm.pt",
+    "rescore_norm": "sum",
+    "stop_rule": "fixed-point",
+    "max_candidate_tokens": 100,
+}
+NO_DECODING = {
+    "_name": "the name of the configuration",
+    "beam": "so common in recipes that it only warns",
+    "beam_mt": "speech only",
+    "max_len_a_mt": "speech only",
+    "max_len_b_mt": "speech only",
+    "lenpen_mt": "speech only",
+    "no_beamable_mm": "how a beam search computes, not what",
+    "sacrebleu": "how fairseq-generate scores",
+    "no_seed_provided": "set by the host itself",
+}
+"""Options of fairseq's generation group that change nothing in what a parallel decode says."""
+
+
+def other(name: str) -> Any:
+    """A value of the flag that differs from silence."""
+    silent = FLAGS[name]
+    if name in OTHER_VALUES:
+        return OTHER_VALUES[name]
+    if isinstance(silent, bool):
+        return not silent
+    return silent + 3 if isinstance(silent, (int, float)) else "given"
+
+
+def task_options(**changes: Any) -> Namespace:
+    return Namespace(**{**factory.TASK_FLAGS, "seed": 1, **changes})
+
+
+def spoken(name: str) -> tuple[Namespace, Namespace]:
+    """fairseq's options and the task's, with one flag given."""
+    if name in factory.TASK_FLAGS:
+        return Namespace(), task_options(**{name: other(name)})
+    return Namespace(**{name: other(name)}), task_options()
+
+
+def build(model: Any, *more: Any, cfg: Any = None, **args: Any) -> Any:
+    return factory.build([model, *more], Namespace(**args), cfg or task_options(), SYMBOLS, is_program=False)
+
+
+IDLE_FOR_MASK_PREDICT = sorted(set(FLAGS) - tiny_model().decode_flags)
+
+
+@pytest.mark.parametrize("name", IDLE_FOR_MASK_PREDICT)
+def test_a_flag_that_means_nothing_is_refused_by_name_in_one_line(name: str) -> None:
+    args, cfg = spoken(name)
+    with pytest.raises(UsageError) as raised:
+        factory.build([tiny_model()], args, cfg, SYMBOLS, is_program=False)
+    line = str(raised.value)
+    assert factory.flag(name) in line and "--arch mask_predict_tiny" in line and "\n" not in line
+
+
+def test_flags_that_mean_nothing_are_named_together() -> None:
+    with pytest.raises(UsageError, match="--min-len, --sampling, --stop-rule: no effect"):
+        build(tiny_model(), cfg=task_options(stop_rule="fixed-point"), sampling=True, min_len=4)
+
+
+@pytest.mark.parametrize("name", sorted(tiny_model().decode_flags - {"nbest", "lenpen"}))
+def test_a_flag_that_the_model_heeds_is_taken(name: str) -> None:
+    args, cfg = spoken(name)
+    more = [object()] if name == "iter_decode_with_external_reranker" else []
+    assert factory.build([tiny_model(), *more], args, cfg, SYMBOLS, is_program=False) is not None
+
+
+def test_mask_predict_heeds_these_flags_and_no_others() -> None:
+    of_candidates = {"iter_decode_with_beam", "iter_decode_with_external_reranker", "nbest", "lenpen", "rescore_norm"}
+    of_passes = {"iter_decode_max_iter", "iter_decode_force_max_iter", "retain_iter_history", "print_step"}
+    others = {"max_candidate_tokens", "gold_target_len", "collapse_repeats", "score_reference"}
+    assert tiny_model().decode_flags == of_candidates | of_passes | others
+
+
+def test_every_flag_that_a_model_heeds_is_known() -> None:
+    assert tiny_model().decode_flags <= set(FLAGS)
+
+
+def test_silent_values_are_fairseqs_own() -> None:
+    """Else a flag would count as given when it is not, or the other way round."""
+    defaults = {field.name: field.default for field in fields(GenerationConfig)}
+    assert {name: defaults[name] for name in factory.HOST_FLAGS} == factory.HOST_FLAGS
+
+
+def test_silent_values_of_the_task_are_its_own() -> None:
+    defaults = {field.name: field.default for field in fields(TranslationNarConfig)}
+    assert {name: defaults[name] for name in factory.TASK_FLAGS} == factory.TASK_FLAGS
+
+
+def test_every_decode_option_of_fairseq_is_heeded_refused_or_of_no_concern() -> None:
+    """One that is in no list would be ignored without a word."""
+    unknown = {field.name for field in fields(GenerationConfig)} - set(factory.HOST_FLAGS) - set(NO_DECODING)
+    assert not unknown
+
+
+def test_everything_silent_is_taken() -> None:
+    args = Namespace(**{field.name: field.default for field in fields(GenerationConfig)})
+    generator = factory.build([tiny_model()], args, task_options(), SYMBOLS, is_program=False)
+    assert isinstance(generator, RefinementGenerator) and generator.options.iterations == 10
+
+
+def test_a_validation_that_says_nothing_gets_the_models_own_iterations() -> None:
+    assert build(tiny_model()).options == DecodeOptions(iterations=9)
+
+
+def test_options_reach_the_generator() -> None:
+    cfg = task_options(
+        rescore_norm="lenpen", max_candidate_tokens=99, gold_target_len=True, collapse_repeats=True, seed=7
+    )
+    args = {
+        "iter_decode_max_iter": 4,
+        "iter_decode_with_beam": 6,
+        "nbest": 3,
+        "lenpen": 0.5,
+        "retain_iter_history": True,
+    }
+    assert build(tiny_model(), cfg=cfg, **args).options == DecodeOptions(
+        iterations=4,
+        candidates=6,
+        nbest=3,
+        norm="lenpen",
+        lenpen=0.5,
+        stop_rule="none",
+        max_candidate_tokens=99,
+        keep_history=True,
+        gold_length=True,
+        collapse_repeats=True,
+        seed=7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "cfg", "message"),
+    [
+        ({"nbest": 3, "iter_decode_with_beam": 2}, {}, "--nbest 3 needs --iter-decode-with-beam 3"),
+        ({"iter_decode_max_iter": -1}, {}, "--iter-decode-max-iter needs 0 or more"),
+        ({"iter_decode_with_beam": 0}, {}, "--iter-decode-with-beam 1 or more"),
+        ({"lenpen": 0.6}, {}, "--lenpen needs --rescore-norm lenpen"),
+        ({"lenpen": 0.6}, {"rescore_norm": "sum"}, "--lenpen needs --rescore-norm lenpen"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    args: dict[str, Any], cfg: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        build(tiny_model(), cfg=task_options(**cfg), **args)
+    assert "\n" not in str(raised.value)
+
+
+def test_several_models_are_no_ensemble() -> None:
+    with pytest.raises(UsageError, match="--path names several models"):
+        build(tiny_model(), tiny_model())
+
+
+def test_a_teacher_is_the_last_of_two_checkpoints_and_no_parallel_model() -> None:
+    reranked = {"iter_decode_with_external_reranker": True}
+    for more in ([], [object(), object()]):
+        with pytest.raises(UsageError, match="needs --path student.pt:teacher.pt"):
+            build(tiny_model(), *more, **reranked)
+    with pytest.raises(UsageError, match="must be an autoregressive teacher"):
+        build(tiny_model(), tiny_model(), **reranked)
+    teacher = object()
+    generator = build(tiny_model(), teacher, **reranked)
+    assert isinstance(generator.teacher, Teacher) and generator.teacher.model is teacher
+    assert build(tiny_model()).teacher is None
+
+
+def test_score_reference_decodes_nothing() -> None:
+    assert isinstance(build(tiny_model(), score_reference=True), ReferenceScorer)
+
+
+@torch.no_grad()
+def test_force_max_iter_switches_the_stop_rule_off() -> None:
+    """Both decode the same text; forced, every row makes all the passes."""
+    cfg, sample = task_options(stop_rule="fixed-point"), sample_of(SOURCES)
+    free = build(SettlingStub(), cfg=cfg, iter_decode_max_iter=25).generate([], sample)
+    forced = build(SettlingStub(), cfg=cfg, iter_decode_max_iter=25, iter_decode_force_max_iter=True).generate(
+        [], sample
+    )
+    assert texts(free) == texts(forced)
+    assert {group[0]["steps"] for group in forced} == {25}
+    assert [group[0]["steps"] for group in free] == [stubs.settles_after(source) + 1 for source in SOURCES]
+
+
+def test_an_architecture_may_have_a_stop_rule_of_its_own() -> None:
+    stub = SettlingStub()
+    assert build(stub).options.stop_rule == "none"
+    stub.default_stop_rule = "fixed-point"  # type: ignore[assignment]
+    assert build(stub).options.stop_rule == "fixed-point"
+    assert build(stub, cfg=task_options(stop_rule="none")).options.stop_rule == "none"
+    assert build(stub, iter_decode_force_max_iter=True).options.stop_rule == "none"
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_a_beam_only_warns_and_says_what_to_use(caplog: pytest.LogCaptureFixture) -> None:
+    for beam in (1, 5):
+        build(tiny_model(), beam=beam)
+    assert not warnings_of(caplog)
+    build(tiny_model(), beam=4)
+    (line,) = warnings_of(caplog)
+    assert "--beam" in line and "--iter-decode-with-beam" in line
+
+
+def test_an_autoregressive_model_is_warned_of_flags_that_it_ignores(caplog: pytest.LogCaptureFixture) -> None:
+    factory.warn_of_idle_task_flags(Namespace(nbest=4), task_options())
+    assert not warnings_of(caplog)
+    factory.warn_of_idle_task_flags(Namespace(iter_decode_with_beam=4), task_options(collapse_repeats=True))
+    (line,) = warnings_of(caplog)
+    assert "--collapse-repeats, --iter-decode-with-beam" in line
+
+
+def test_a_program_prints_its_counts_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[Any] = []
+    monkeypatch.setattr(factory.atexit, "register", registered.append)
+    build(tiny_model())
+    assert not registered
+    generator = factory.build([tiny_model()], Namespace(), task_options(), SYMBOLS, is_program=True)
+    assert registered == [generator.counters.report]

@@ -1,0 +1,66 @@
+"""Records whose rows can be dropped, repeated and re-ordered."""
+
+from dataclasses import FrozenInstanceError, dataclass
+from typing import Optional
+
+import pytest
+import torch
+from torch import Tensor
+
+from nar_plugin.methods.contract import Encoded, Rows, Starts, State, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested(Rows):
+    value: Tensor
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+    absent: Optional[Tensor] = None
+    name: str = "kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(State):
+    inner: Nested
+
+
+def outer() -> Outer:
+    column = torch.arange(4)
+    nested = Nested(value=column * 10, pairs=((column, column + 1), (column + 2, column + 3)))
+    return Outer(tokens=column[:, None].repeat(1, 3), done=column > 1, inner=nested)
+
+
+def test_select_reaches_every_tensor_at_any_depth() -> None:
+    chosen = outer().select(torch.tensor([3, 0, 0]))
+    assert chosen.tokens.tolist() == [[3] * 3, [0] * 3, [0] * 3] and chosen.done.tolist() == [True, False, False]
+    assert chosen.inner.value.tolist() == [30, 0, 0]
+    assert [[t.tolist() for t in pair] for pair in chosen.inner.pairs] == [
+        [[3, 0, 0], [4, 1, 1]],
+        [[5, 2, 2], [6, 3, 3]],
+    ]
+    assert type(chosen) is Outer and chosen.inner.name == "kept" and chosen.inner.absent is None
+
+
+def test_select_leaves_the_record_as_it_was() -> None:
+    record = outer()
+    record.select(torch.tensor([1]))
+    assert record.inner.value.tolist() == [0, 10, 20, 30]
+
+
+def test_selecting_no_row_gives_an_empty_record() -> None:
+    assert outer().select(torch.tensor([], dtype=torch.int64)).tokens.shape == (0, 3)
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Starts(lengths=torch.tensor([3])).lengths = None  # type: ignore[misc]
+
+
+def test_rows_may_be_repeated() -> None:
+    record = Encoded(source=torch.tensor([[5], [6]]))
+    assert record.select(torch.arange(6) // 3).source.flatten().tolist() == [5, 5, 5, 6, 6, 6]
+
+
+def test_a_usage_error_ends_a_program_with_its_line_and_status_one() -> None:
+    with pytest.raises(SystemExit) as raised:
+        raise UsageError("say --this instead")
+    assert str(raised.value) == "say --this instead" and raised.value.code == "say --this instead"

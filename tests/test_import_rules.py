@@ -1,0 +1,183 @@
+"""Who may import whom: the table of rooms, held by reading every import of the package."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import nar_plugin
+
+ROOT = Path(nar_plugin.__file__).parent
+PACKAGE = ROOT.name
+FILES = sorted(ROOT.rglob("*.py"))
+
+STANDARD = frozenset(
+    {"argparse", "atexit", "collections", "contextlib", "dataclasses", "enum", "fileinput", "functools", "hashlib"}
+) | {"itertools", "json", "logging", "math", "os", "pathlib", "pickle", "re", "sys", "time", "typing", "warnings"}
+"""What the package uses of the standard library: none of it talks to a network or starts a program."""
+
+EVERYWHERE = {"torch", f"{PACKAGE}.methods.contract", f"{PACKAGE}.methods.terms"}
+SHARED_METHODS = {f"{PACKAGE}.methods.{name}" for name in ("symbols", "lengths", "noise", "transformer")}
+METHODS = {f"{PACKAGE}.methods"}
+COMPAT = {f"{PACKAGE}.compat"}
+DRIVERS = {f"{PACKAGE}.generators.{name}" for name in ("loop", "verify", "autoregressive", "reference")}
+LEAVES = {f"{PACKAGE}.generators.{name}" for name in ("candidates", "counters", "hypotheses", "stopping")}
+
+
+def fairseq(*names: str) -> set[str]:
+    return {f"fairseq.{name}" for name in names}
+
+
+ROOMS: dict[str, set[str]] = {
+    # the most specific entry that a module's name begins with holds
+    "": {f"{PACKAGE}.{room}" for room in ("compat", "architectures", "criterions", "tasks")},
+    "compat": {"fairseq", "torch", "numpy"} | EVERYWHERE,
+    "methods": EVERYWHERE | SHARED_METHODS,
+    "methods.contract": {"torch"},
+    "methods.terms": {"torch"},
+    "architectures": EVERYWHERE
+    | METHODS
+    | COMPAT
+    | {f"{PACKAGE}.architectures.base", "omegaconf.II"}
+    | fairseq("models", "modules", "dataclass", "utils"),
+    "criterions": EVERYWHERE
+    | METHODS
+    | COMPAT
+    | {f"{PACKAGE}.criterions.base", "omegaconf.II"}
+    | fairseq("criterions", "dataclass", "logging", "utils"),
+    # generators import each other in one direction: factory, the drivers, what the drivers share
+    "generators": EVERYWHERE | METHODS,
+    "generators.factory": EVERYWHERE | METHODS | DRIVERS | LEAVES,
+    "generators.reference": EVERYWHERE | METHODS | LEAVES | {f"{PACKAGE}.generators.loop"},
+    **{f"generators.{driver}": EVERYWHERE | METHODS | LEAVES for driver in ("loop", "verify", "autoregressive")},
+    # batches are numpy's and BLEU is sacrebleu's, as in the host's own task
+    "tasks": EVERYWHERE
+    | METHODS
+    | COMPAT
+    | {f"{PACKAGE}.generators.factory", "omegaconf.II", "numpy", "sacrebleu"}
+    | fairseq("tasks", "data", "dataclass", "utils", "logging"),
+}
+
+
+def module_of(file: Path) -> str:
+    """``methods.noise`` for ``nar_plugin/methods/noise.py``; a package is named by its folder, the root is empty."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def is_package(module: str) -> bool:
+    return (ROOT / module.replace(".", "/")).is_dir()
+
+
+def imports(source: str, module: str) -> set[str]:
+    """Full names of all that a module imports anywhere in it, ``from`` imports by what they take."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                here = [PACKAGE, *module.split(".")] if module else [PACKAGE]
+                up = node.level - 1 if is_package(module) else node.level
+                base = ".".join([*here[: len(here) - up], *([base] if base else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room_of(module: str) -> set[str]:
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        if (key := ".".join(parts[:length])) in ROOMS:
+            return ROOMS[key]
+    raise AssertionError(f"{module}: a new room needs a line in the table")
+
+
+def is_allowed(name: str, room: set[str]) -> bool:
+    if name.split(".")[0] in STANDARD:
+        return True
+    return any(name == allowed or name.startswith(f"{allowed}.") for allowed in room)
+
+
+def forbidden(source: str, module: str) -> set[str]:
+    return {name for name in imports(source, module) if not is_allowed(name, room_of(module))}
+
+
+def test_there_is_something_to_check() -> None:
+    modules = {module_of(file) for file in FILES}
+    assert {"", "compat", "methods.noise", "architectures.mask_predict", "tasks.translation_nar"} <= modules
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: module_of(file) or PACKAGE)
+def test_every_import_is_in_the_table(file: Path) -> None:
+    assert forbidden(file.read_text(encoding="utf-8"), module_of(file)) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "culprit"),
+    [
+        ("methods.mask_predict", "from fairseq import utils", "fairseq.utils"),
+        ("methods.mask_predict", "import omegaconf", "omegaconf"),
+        ("methods.mask_predict", "from . import lanmt", "nar_plugin.methods.lanmt"),
+        ("methods.mask_predict", "from .lanmt import prior", "nar_plugin.methods.lanmt.prior"),
+        ("methods.mask_predict", "from ..generators import loop", "nar_plugin.generators.loop"),
+        ("methods.contract", "from .symbols import Symbols", "nar_plugin.methods.symbols.Symbols"),
+        ("methods.noise", "import numpy as np", "numpy"),
+        ("methods.noise", "import requests", "requests"),
+        ("methods.noise", "import subprocess", "subprocess"),
+        ("architectures.mask_predict", "from ..criterions import base", "nar_plugin.criterions.base"),
+        ("architectures.mask_predict", "from ..generators.loop import Harvest", "nar_plugin.generators.loop.Harvest"),
+        ("architectures.lanmt", "from . import mask_predict", "nar_plugin.architectures.mask_predict"),
+        ("architectures.lanmt", "from fairseq.tasks import FairseqTask", "fairseq.tasks.FairseqTask"),
+        ("architectures.lanmt", "from omegaconf import OmegaConf", "omegaconf.OmegaConf"),
+        ("criterions.elbo_length", "from ..architectures.base import SIZES", "nar_plugin.architectures.base.SIZES"),
+        ("criterions.elbo_length", "from . import token_length", "nar_plugin.criterions.token_length"),
+        ("generators.loop", "import fairseq", "fairseq"),
+        ("generators.loop", "from . import factory", "nar_plugin.generators.factory"),
+        ("generators.loop", "from .verify import run", "nar_plugin.generators.verify.run"),
+        ("generators.candidates", "from .loop import Decoded", "nar_plugin.generators.loop.Decoded"),
+        ("generators.counters", "from .candidates import best", "nar_plugin.generators.candidates.best"),
+        ("tasks.translation_nar", "from ..generators import loop", "nar_plugin.generators.loop"),
+        ("tasks.translation_nar", "from .. import architectures", "nar_plugin.architectures"),
+        ("tasks.translation_nar", "from fairseq.models import x", "fairseq.models.x"),
+        ("compat", "from .methods.symbols import Symbols", "nar_plugin.methods.symbols.Symbols"),
+        ("", "from .generators import loop", "nar_plugin.generators.loop"),
+    ],
+)
+def test_a_forbidden_import_is_caught_wherever_it_stands(module: str, line: str, culprit: str) -> None:
+    inside = f"def late():\n    if True:\n        {line}\n"
+    for source in (line + "\n", inside):
+        assert forbidden(source, module) == {culprit}
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("methods.mask_predict", "from . import noise"),
+        ("methods.mask_predict", "from .contract import State"),
+        ("methods.mask_predict", "import torch.nn.functional as F"),
+        ("architectures.lanmt", "from ..methods import lanmt"),
+        ("architectures.lanmt", "from . import base"),
+        ("architectures.lanmt", "from ..compat import load_model"),
+        ("architectures.lanmt", "from omegaconf import II"),
+        ("generators.factory", "from .loop import RefinementGenerator"),
+        ("tasks.translation_nar", "from ..generators import factory"),
+        ("compat", "from .methods.contract import UsageError"),
+    ],
+)
+def test_an_allowed_import_is_no_finding(module: str, line: str) -> None:
+    assert forbidden(line, module) == set()
+
+
+def test_an_unknown_room_is_no_free_room() -> None:
+    with pytest.raises(AssertionError, match="needs a line in the table"):
+        forbidden("import torch", "helpers.misc")
+
+
+def test_imports_of_the_package_are_relative() -> None:
+    """The folder may be renamed by its user: fairseq names the package after it."""
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not [name for name in names if name.split(".")[0] == PACKAGE], file.name

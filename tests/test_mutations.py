@@ -1,0 +1,115 @@
+"""The checks of mask-predict's mathematics bite: each of these single-line mistakes makes one of them fail.
+
+A mistake is made in the text of ``methods/mask_predict.py``, which is then run, and its functions take the place of the
+true ones for the length of one check. Nothing on disk is touched.
+"""
+
+import importlib.util
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nar_plugin.methods import mask_predict as method
+from tests.architectures import test_mask_predict as whole
+from tests.methods import test_mask_predict_masks as masks
+
+SOURCE = Path(method.__file__).read_text(encoding="utf-8")
+
+MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
+    ("passes).clamp(min=1)", "passes).clamp(min=0)", masks.test_decoding_counts_follow_the_paper),
+    ("(passes - step) // passes", "(passes - step - 1) // passes", masks.test_decoding_counts_follow_the_paper),
+    (
+        "< counts[:, None]\n\n\ndef",
+        "<= counts[:, None]\n\n\ndef",
+        masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
+    ),
+    (
+        "on_grid.argsort(dim=1, stable=True)",
+        "on_grid.argsort(dim=1, stable=True, descending=True)",
+        masks.test_the_least_confident_positions_are_chosen_lowest_first,
+    ),
+    (
+        "on_grid.argsort(dim=1, stable=True)",
+        "on_grid.flip(1).argsort(dim=1, stable=True)",
+        masks.test_equal_confidences_are_chosen_from_the_left,
+    ),
+    (".masked_fill(~is_token, torch.inf)", "", masks.test_padding_is_never_chosen_even_where_it_looks_least_confident),
+    (".round()", "", masks.test_noise_of_arithmetic_does_not_choose_the_masks),
+    ("2.0**-10", "2.0**-3", masks.test_a_hundredth_of_a_nat_is_a_difference),
+    ("(lengths - 1).clamp(min=1)", "(lengths - 1)", masks.test_a_target_of_one_token_is_masked),
+    (
+        "(lengths - 1).clamp(min=1) if release_compat",
+        "lengths if release_compat",
+        masks.test_release_compat_masks_one_to_n_minus_one,
+    ),
+    (
+        "if release_compat else lengths",
+        "if not release_compat else lengths",
+        masks.test_mask_counts_are_uniform_on_one_to_n,
+    ),
+    ("1 + (draw * most)", "(draw * most)", masks.test_mask_counts_are_uniform_on_one_to_n),
+    (
+        "masked_fill(~is_token, 2.0)",
+        "masked_fill(~is_token, 0.0)",
+        masks.test_every_subset_of_a_size_is_equally_frequent,
+    ),
+    ("noise.fold(keys, 1)", "noise.fold(keys, 0)", masks.test_every_subset_of_a_size_is_equally_frequent),
+    ("2.0)) < counts", "2.0)) <= counts", masks.test_a_target_of_one_token_is_masked),
+    ("(lengths - counts + 1)", "(lengths - counts)", masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits),
+    (
+        "(place < (first + counts)",
+        "(place <= (first + counts)",
+        masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits,
+    ),
+    (
+        "return token, best - total",
+        "return token, best",
+        masks.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
+    ),
+    ("-torch.inf\n    best", "0.0\n    best", masks.test_banned_ids_are_never_predicted_and_keep_their_mass),
+    ("logits = logits.float()", "pass", masks.test_half_precision_logits_are_scored_in_float32),
+    # the same mistakes seen from outside, through a whole model
+    ("passes).clamp(min=1)", "passes).clamp(min=0)", lambda: whole.test_every_pass_masks_as_many_as_the_paper_says(10)),
+    (
+        "on_grid.argsort(dim=1, stable=True)",
+        "on_grid.argsort(dim=1, stable=True, descending=True)",
+        lambda: whole.test_fairseqs_own_loop_gives_the_same_hypotheses(4, 1),
+    ),
+    ("logits[..., symbol] = -torch.inf", "pass", lambda: whole.test_no_output_holds_a_mask_a_pad_or_a_begin(4)),
+]
+
+
+def run_source(text: str) -> types.ModuleType:
+    """The module that the text makes, with the imports of the true one."""
+    spec = importlib.util.spec_from_loader(method.__name__, loader=None)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__package__ = method.__package__
+    exec(compile(text, "mutated mask_predict.py", "exec"), vars(module))
+    return module
+
+
+def put_in_place(module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in vars(module).items():
+        if isinstance(value, types.FunctionType) or name.isupper():
+            monkeypatch.setattr(method, name, value)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "check"), MUTATIONS, ids=[f"{m[0]}->{m[1]}".replace("\n", " ") for m in MUTATIONS]
+)
+def test_a_mistake_is_found(right: str, wrong: str, check: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SOURCE.count(right) == 1, "the line to be mutated has changed: bring this list up to date"
+    check()
+    put_in_place(run_source(SOURCE.replace(right, wrong)), monkeypatch)
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_the_unchanged_text_passes_by_the_same_road(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_place(run_source(SOURCE), monkeypatch)
+    assert method.predict.__code__.co_filename == "mutated mask_predict.py"
+    for check in {check for _, _, check in MUTATIONS}:
+        check()

@@ -1,0 +1,163 @@
+"""Small models, dictionaries and batches that live in memory only.
+
+Weights are drawn large on purpose: at BERT's initialisation every logit is near zero, an argmax is decided by noise,
+and a test of decoding would hold whatever the decoder did.
+"""
+
+import math
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any, Iterable, Optional
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_CONFIG_REGISTRY
+from torch import Tensor
+
+import nar_plugin  # noqa: F401  (registers the architectures)
+from nar_plugin.architectures.mask_predict import MaskPredictConfig, MaskPredictModel
+from nar_plugin.criterions.token_length import TokenLengthCriterion
+from nar_plugin.generators.loop import DecodeOptions, Hypothesis, RefinementGenerator
+from nar_plugin.methods import noise
+from nar_plugin.methods.symbols import Symbols
+
+WORDS = 20
+POSITIONS = 64
+FIRST_WORD = 4
+"""fairseq's dictionary begins with <s>, <pad>, </s>, <unk>."""
+
+Row = list[int]
+
+
+def dictionary(words: int = WORDS) -> Dictionary:
+    result = Dictionary()
+    for i in range(words):
+        result.add_symbol(f"w{i}")
+    return result
+
+
+def symbols_of(words: Dictionary) -> Symbols:
+    return Symbols(words.bos(), words.pad(), words.eos(), words.unk(), len(words))
+
+
+SYMBOLS = symbols_of(dictionary())
+PAD, EOS, BOS, UNK, MASK = SYMBOLS.pad, SYMBOLS.eos, SYMBOLS.bos, SYMBOLS.unk, SYMBOLS.mask
+
+
+@dataclass
+class StandInTask:
+    """What a model and a criterion ask of a task."""
+
+    source_dictionary: Dictionary
+    target_dictionary: Dictionary
+
+    @property
+    def symbols(self) -> Symbols:
+        return symbols_of(self.target_dictionary)
+
+
+def stand_in_task(words: int = WORDS) -> StandInTask:
+    shared = dictionary(words)
+    return StandInTask(shared, shared)
+
+
+def config(arch: str = "mask_predict_tiny", positions: int = POSITIONS, **options: Any) -> MaskPredictConfig:
+    """The options of a preset as the command line would give them."""
+    args = Namespace(**options)
+    ARCH_CONFIG_REGISTRY[arch](args)
+    cfg = MaskPredictConfig(max_source_positions=positions, max_target_positions=positions)
+    cfg._name = arch
+    for name, value in vars(args).items():
+        setattr(cfg, name, value)
+    return cfg
+
+
+def enliven(model: MaskPredictModel, seed: int) -> None:
+    """Weights so large that every output depends strongly on the source, the canvas and the position.
+
+    The mask's own row stays small: it is tied to no output, and a large one would make all masked positions alike.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2:
+                is_table = "embedding" in name or "table" in name
+                weight.normal_(std=0.5 if is_table else 1.5 / math.sqrt(weight.size(1)), generator=generator)
+        model.target_embedding.positions.weight *= 3.0
+        for layer in model.decoder.layers:
+            layer.self_attention.output.weight *= 2.0
+        model.target_embedding.tokens.weight[model.symbols.mask] *= 0.1
+        model.length_table.weight *= 0.6
+
+
+def tiny_model(seed: int = 3, words: int = WORDS, *, is_lively: bool = True, **options: Any) -> MaskPredictModel:
+    """A mask-predict model of random weights, in eval mode."""
+    torch.manual_seed(seed)
+    model = MaskPredictModel.build_model(config(**options), stand_in_task(words))
+    if is_lively:
+        enliven(model, seed)
+    return model.eval()
+
+
+def criterion(label_smoothing: float = 0.0, normalize: str = "token", length_loss_factor: float = 1.0) -> Any:
+    return TokenLengthCriterion(stand_in_task(), label_smoothing, normalize, length_loss_factor)
+
+
+def random_rows(count: int, longest: int, seed: int, words: int = WORDS, shortest: int = 1) -> list[Row]:
+    """``count`` sentences of ``shortest`` to ``longest`` words, without ``</s>``."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(shortest, longest + 1, (count,), generator=generator).tolist()
+    return [torch.randint(FIRST_WORD, FIRST_WORD + words, (n,), generator=generator).tolist() for n in sizes]
+
+
+def stacked(rows: Iterable[Row], *, is_left: bool = False, width: int = 0, eos: Optional[int] = EOS) -> Tensor:
+    """Rows with ``</s>`` put at their ends, padded to one width (or to ``width``) on either side."""
+    ended = [row if eos is None else [*row, eos] for row in rows]
+    width = max(width, *(len(row) for row in ended), 0) if ended else width
+    pads = [[PAD] * (width - len(row)) for row in ended]
+    return torch.tensor([p + row if is_left else row + p for p, row in zip(pads, ended, strict=True)])
+
+
+def sample_of(
+    sources: list[Row], targets: Optional[list[Row]] = None, *, is_left: bool = False, epoch: int = 1, first_id: int = 0
+) -> dict[str, Any]:
+    """A batch as the task hands it to the criterion or the generator."""
+    src_tokens = stacked(sources, is_left=is_left)
+    ids = torch.arange(first_id, first_id + len(sources))
+    sample = {
+        "id": ids,
+        "nsentences": len(sources),
+        "ntokens": sum(len(row) + 1 for row in targets or []),
+        "net_input": {"src_tokens": src_tokens, "src_lengths": (src_tokens != PAD).sum(1)},
+        "keys": noise.training_keys(1, epoch, ids),
+    }
+    if targets is not None:
+        sample["target"] = stacked(targets)
+    return sample
+
+
+@torch.no_grad()
+def decode(model: Any, sample: dict[str, Any], **options: Any) -> list[list[Hypothesis]]:
+    """The hypotheses of a batch under the given ``DecodeOptions``."""
+    return RefinementGenerator(model, model.symbols, DecodeOptions(**options)).generate([model], sample)
+
+
+def texts(hypotheses: list[list[Hypothesis]]) -> list[Row]:
+    """The best hypothesis of every sentence as ids."""
+    return [group[0]["tokens"].tolist() for group in hypotheses]
+
+
+def train(model: MaskPredictModel, sample: dict[str, Any], steps: int, rate: float = 3e-3) -> None:
+    """Adam on one batch, with other masks in every step, the rate falling to zero."""
+    loss_of, ids = criterion(), sample["id"]
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    model.train()
+    for step in range(steps):
+        loss, size, _ = loss_of(model, {**sample, "keys": noise.training_keys(1, step, ids)})
+        optimizer.zero_grad()
+        (loss / size).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    model.eval()
