@@ -53,7 +53,7 @@ def _read(path: str) -> Dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"checkpoint not found: {path}") from None
     except pickle.UnpicklingError as error:
-        found = re.search(r"Unsupported (?:global|class|operand)[^:]*:\s*(?:GLOBAL )?([\w.]+)", str(error))
+        found = re.search(r"[Uu]nsupported (?:global:|class:|operand:?)?\s*(?:GLOBAL )?([\w.]+)", str(error))
         found = found or re.search(r"([\w.]+) was not an allowed global", str(error))
         what = f"it holds {found.group(1)}" if found else _one_line(error)
         raise UsageError(f"{path} is not a checkpoint that is safe to load: {what}; nothing of it was run") from None
@@ -121,6 +121,17 @@ def _guarded_ensemble(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_model_ensemble_and_task
 
 
+def _guarded_resume(load: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(load)
+    def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(*args, **kwargs)
+        except ValueError as error:
+            raise UsageError(_one_line(error)) from None
+
+    return load_checkpoint
+
+
 def tolerate_bad_text() -> None:
     """Let fairseq-interactive answer every line: bad bytes become U+FFFD, and only a line feed ends a line."""
     if hasattr(sys.stdin, "reconfigure"):
@@ -137,4 +148,5 @@ def apply() -> None:
     if hasattr(checkpoint_utils.load_checkpoint_to_cpu, "__wrapped__"):
         return
     checkpoint_utils.load_checkpoint_to_cpu = _guarded_read(checkpoint_utils.load_checkpoint_to_cpu)
+    checkpoint_utils.load_checkpoint = _guarded_resume(checkpoint_utils.load_checkpoint)
     checkpoint_utils.load_model_ensemble_and_task = _guarded_ensemble(checkpoint_utils.load_model_ensemble_and_task)

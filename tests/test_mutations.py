@@ -19,10 +19,10 @@ SOURCE = Path(method.__file__).read_text(encoding="utf-8")
 
 MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
     ("passes).clamp(min=1)", "passes).clamp(min=0)", masks.test_decoding_counts_follow_the_paper),
-    ("(passes - step) // passes", "(passes - step - 1) // passes", masks.test_decoding_counts_follow_the_paper),
+    ("(lengths * (passes - step) //", "(lengths * (passes - step - 1) //", masks.test_decoding_counts_follow_the_paper),
     (
-        "< counts[:, None]\n\n\ndef",
-        "<= counts[:, None]\n\n\ndef",
+        "place[:most] < decoding",
+        "place[:most] <= decoding",
         masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
     ),
     (
@@ -35,8 +35,12 @@ MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
         "on_grid.flip(1).argsort(dim=1, stable=True)",
         masks.test_equal_confidences_are_chosen_from_the_left,
     ),
-    (".masked_fill(~is_token, torch.inf)", "", masks.test_padding_is_never_chosen_even_where_it_looks_least_confident),
-    (".round()", "", masks.test_noise_of_arithmetic_does_not_choose_the_masks),
+    (
+        ".masked_fill_(place >= lengths[:, None], torch.inf)",
+        "",
+        masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
+    ),
+    (".round_()", "", masks.test_noise_of_arithmetic_does_not_choose_the_masks),
     ("2.0**-10", "2.0**-3", masks.test_a_hundredth_of_a_nat_is_a_difference),
     ("(lengths - 1).clamp(min=1)", "(lengths - 1)", masks.test_a_target_of_one_token_is_masked),
     (
@@ -71,7 +75,7 @@ MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
     ("-torch.inf\n    best", "0.0\n    best", masks.test_banned_ids_are_never_predicted_and_keep_their_mass),
     ("logits = logits.float()", "pass", masks.test_half_precision_logits_are_scored_in_float32),
     # the same mistakes seen from outside, through a whole model
-    ("passes).clamp(min=1)", "passes).clamp(min=0)", lambda: whole.test_every_pass_masks_as_many_as_the_paper_says(10)),
+    ("chosen, chosen[:, :1])", "chosen, chosen)", lambda: whole.test_every_pass_masks_as_many_as_the_paper_says(10)),
     (
         "on_grid.argsort(dim=1, stable=True)",
         "on_grid.argsort(dim=1, stable=True, descending=True)",

@@ -155,17 +155,12 @@ class MaskPredictModel(base.DecodingModel):
 
         The vocabulary projection, the dearest product of a pass, is made at the masked positions only.
         """
-        counts = method.decoding_counts(state.lengths, step, steps + 1)
-        width = state.tokens.size(1)
-        most = max(1, width * (steps + 1 - step) // (steps + 1))
-        chosen, is_chosen = method.least_confident(state.scores, state.is_token, counts, most)
-        masked = torch.zeros_like(state.is_token).scatter(1, chosen, is_chosen)
-        features = self.decode(state.encoded, state.tokens.masked_fill(masked, self.symbols.mask), state.mask)
+        lengths = None if state.mask is None else state.lengths
+        chosen = method.least_confident(state.scores, lengths, step, steps + 1)
+        features = self.decode(state.encoded, state.tokens.scatter(1, chosen, self.symbols.mask), state.mask)
         features = features.gather(1, chosen[..., None].expand(-1, -1, features.size(-1)))
         predicted, scores = method.predict(self.project(features), self.banned)
-        keep = ~is_chosen
-        predicted = torch.where(keep, state.tokens.gather(1, chosen), predicted)
-        scores = torch.where(keep, state.scores.gather(1, chosen), scores)
+        # where a row repeats a position, it writes the same prediction twice
         return replace(
             state,
             tokens=state.tokens.scatter(1, chosen, predicted),

@@ -48,14 +48,22 @@ def decoding_counts(lengths: Tensor, step: int, passes: int) -> Tensor:
     return (lengths * (passes - step) // passes).clamp(min=1)
 
 
-def least_confident(confidence: Tensor, is_token: Tensor, counts: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The ``counts`` positions of lowest confidence a row, padding never among them.
+def least_confident(confidence: Tensor, lengths: Tensor | None, step: int, passes: int) -> Tensor:
+    """The positions to mask in pass ``step``, lowest confidence first: (R, T) log-probabilities to (R, most).
 
-    (R, T) log-probabilities to (R, most) positions, lowest first, and (R, most) True where the row's own count reaches.
+    ``most`` is the count of a row of T tokens. ``lengths``: (R,), or None where every row fills the canvas; a shorter
+    row repeats its first position once its own count is reached. Padding is never among them.
     """
-    on_grid = (confidence.float() / CONFIDENCE_GRID).round().masked_fill(~is_token, torch.inf)
+    width = confidence.size(1)
+    most = max(1, width * (passes - step) // passes)
+    on_grid = (confidence.float() / CONFIDENCE_GRID).round_()
+    place = torch.arange(width, device=confidence.device)
+    if lengths is not None:
+        on_grid.masked_fill_(place >= lengths[:, None], torch.inf)
     chosen = on_grid.argsort(dim=1, stable=True)[:, :most]
-    return chosen, torch.arange(most, device=counts.device) < counts[:, None]
+    if lengths is None:
+        return chosen
+    return torch.where(place[:most] < decoding_counts(lengths, step, passes)[:, None], chosen, chosen[:, :1])
 
 
 def predict(logits: Tensor, banned: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -74,8 +74,25 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(f"{cfg.data} is no folder that fairseq-preprocess wrote: {error}") from None
         except Exception as error:
             if "infer language pair" in str(error):
-                raise UsageError(f"{error}: --source-lang, --target-lang") from None
+                raise UsageError(f"{cfg.data}: {error}: --source-lang, --target-lang") from None
             raise
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> Any:
+        try:
+            return super().load_dictionary(filename)
+        except OSError:
+            raise
+        except Exception as error:  # the host raises every kind, even Exception itself
+            raise UsageError(
+                f"{filename} is no dictionary of fairseq-preprocess: {' '.join(str(error).split())}"
+            ) from None
+
+    def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().load_dataset(split, *args, **kwargs)
+        except FileNotFoundError as error:
+            raise UsageError(f"{error}: fairseq-preprocess wrote no such split") from None
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> torch.nn.Module:
         self._check_bleu_args()
@@ -87,7 +104,7 @@ class TranslationNarTask(TranslationTask):
     def _check_bleu_args(self) -> None:
         """Raises UsageError for JSON that the host would stumble over, or a decode flag that it would not heed."""
         try:
-            names = set(json.loads(self.cfg.eval_bleu_args or "{}"))
+            names = set({**json.loads(self.cfg.eval_bleu_args or "{}")})
             json.loads(self.cfg.eval_bleu_detok_args or "{}")
         except (TypeError, ValueError) as error:
             raise UsageError(f"--eval-bleu-args and --eval-bleu-detok-args are JSON objects: {error}") from None
@@ -102,7 +119,10 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(
                 f"--arch {self.architecture} is trained with --criterion {' or '.join(allowed)}, not {name}"
             )
-        return super().build_criterion(cfg, from_checkpoint)
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if allowed is None and hasattr(criterion, "loss_of"):
+            raise UsageError(f"--criterion {name} trains no --arch {self.architecture}; take one of fairseq's own")
+        return criterion
 
     def build_generator(
         self,
@@ -121,8 +141,20 @@ class TranslationNarTask(TranslationTask):
         super().begin_epoch(epoch, model)
         self.epoch = epoch
 
-    def train_step(self, sample: Dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        return super().train_step(self.with_keys(sample, self.epoch), *args, **kwargs)
+    def train_step(
+        self,
+        sample: Dict[str, Any],
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if hasattr(criterion, "set_num_updates"):  # the host tells the model alone
+            criterion.set_num_updates(update_num)
+        sample = self.with_keys(sample, self.epoch)
+        return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
     def valid_step(self, sample: Dict[str, Any], model: torch.nn.Module, criterion: Any) -> Any:
         return super().valid_step(self.with_keys(sample, VALIDATION_EPOCH), model, criterion)
@@ -165,6 +197,8 @@ class TranslationNarTask(TranslationTask):
         if not is_training:
             _cut_to(dataset, max_positions)
             max_tokens = _at_least_longest(dataset, max_tokens)
+        # the host orders a split by the epoch in which its iterator was made, which after a resume is another one
+        epoch, is_new = kwargs.pop("epoch", 1), dataset not in self.dataset_to_epoch_iter
         iterator = super().get_batch_iterator(
             dataset,
             max_tokens=max_tokens,
@@ -172,8 +206,11 @@ class TranslationNarTask(TranslationTask):
             max_positions=max_positions,
             ignore_invalid_inputs=ignore_invalid_inputs,
             required_batch_size_multiple=1,
+            epoch=1,
             **kwargs,
         )
+        if is_new:
+            iterator.epoch = epoch
         if not is_training:
             batched = sum(len(batch) for batch in iterator.frozen_batches)
             assert batched == len(dataset), (

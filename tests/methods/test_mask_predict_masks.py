@@ -84,48 +84,54 @@ def test_decoding_counts_follow_the_paper() -> None:
             assert counts == [max(1, math.floor(n * (passes - step) / passes + 1e-9)) for n in range(1, 51)]
 
 
-def chosen(confidence: list[list[float]], lengths: list[int], counts: list[int], most: int) -> list[list[int]]:
-    is_token = torch.arange(len(confidence[0])) < torch.tensor(lengths)[:, None]
-    places, is_chosen = method.least_confident(torch.tensor(confidence), is_token, torch.tensor(counts), most)
-    assert places.shape == is_chosen.shape == (len(confidence), most)
-    return [p[c].tolist() for p, c in zip(places, is_chosen, strict=True)]
+def chosen(confidence: list[list[float]], lengths: list[int], step: int, passes: int) -> list[list[int]]:
+    """The positions each row masks; what a row repeats beyond its own count must be its first position."""
+    places = method.least_confident(torch.tensor(confidence), torch.tensor(lengths), step, passes)
+    assert places.shape == (len(confidence), max(1, len(confidence[0]) * (passes - step) // passes))
+    counts = [max(1, n * (passes - step) // passes) for n in lengths]
+    if all(n == len(confidence[0]) for n in lengths):
+        assert places.equal(method.least_confident(torch.tensor(confidence), None, step, passes))
+    for row, count in zip(places.tolist(), counts, strict=True):
+        assert row[count:] == [row[0]] * (len(row) - count)
+    return [row[:count] for row, count in zip(places.tolist(), counts, strict=True)]
 
 
 def test_the_least_confident_positions_are_chosen_lowest_first() -> None:
     """CMLM-9: the n smallest log-probabilities among real positions."""
     rows = [[-0.5, -3.0, -0.25, -2.0, 0.0], [-0.125, -0.25, -4.0, 0.0, 0.0]]
-    assert chosen(rows, [5, 3], [2, 1], 3) == [[1, 3], [2]]
-    assert chosen(rows, [5, 3], [4, 2], 4) == [[1, 3, 0, 2], [2, 1]]
+    assert chosen(rows, [5, 3], 1, 2) == [[1, 3], [2]]
+    assert chosen(rows, [5, 3], 1, 5) == [[1, 3, 0, 2], [2, 1]]
 
 
 def test_equal_confidences_are_chosen_from_the_left() -> None:
     """CMLM-9: ties, also among saturated probabilities of 1, go to the leftmost."""
-    assert chosen([[0.0] * 6], [6], [4], 5) == [[0, 1, 2, 3]]
-    assert chosen([[-1.0, 0.0, -1.0, 0.0, -1.0, -1.0]], [6], [3], 6) == [[0, 2, 4]]
+    assert chosen([[0.0] * 6], [6], 1, 3) == [[0, 1, 2, 3]]
+    assert chosen([[-1.0, 0.0, -1.0, 0.0, -1.0, -1.0]], [6], 1, 2) == [[0, 2, 4]]
     long = [[0.0] * 300]
-    assert chosen(long, [300], [120], 120) == [list(range(120))]
+    assert chosen(long, [300], 6, 10) == [list(range(120))]
 
 
 def test_padding_is_never_chosen_even_where_it_looks_least_confident() -> None:
     """CMLM-9: a pad carries score 0, or anything, and is not among the chosen."""
     rows = [[0.0, 0.0, 0.0, -9.0, -9.0], [0.0, -0.5, -9.0, -9.0, -9.0]]
-    assert chosen(rows, [3, 2], [3, 2], 5) == [[0, 1, 2], [1, 0]]
+    assert chosen(rows, [3, 2], 0, 3) == [[0, 1, 2], [1, 0]]
+    assert chosen(rows, [3, 2], 1, 3) == [[0, 1], [1]]
 
 
 def test_confidences_are_compared_on_a_grid() -> None:
     """CMLM-9: differences far below the grid are ties, one step of it is a difference."""
-    assert chosen([[-4 * GRID, -4 * GRID - GRID / 8, -4 * GRID + GRID / 8]], [3], [1], 1) == [[0]]
-    assert chosen([[-4 * GRID, -5 * GRID, -4 * GRID]], [3], [1], 1) == [[1]]
+    assert chosen([[-4 * GRID, -4 * GRID - GRID / 8, -4 * GRID + GRID / 8]], [3], 2, 3) == [[0]]
+    assert chosen([[-4 * GRID, -5 * GRID, -4 * GRID]], [3], 2, 3) == [[1]]
 
 
 def test_a_hundredth_of_a_nat_is_a_difference() -> None:
     """CMLM-9: the grid is far finer than what tells one confidence from another."""
-    assert chosen([[-0.25, -0.26, -0.25, -0.24]], [4], [2], 2) == [[1, 0]]
+    assert chosen([[-0.25, -0.26, -0.25, -0.24]], [4], 1, 2) == [[1, 0]]
 
 
 def test_noise_of_arithmetic_does_not_choose_the_masks() -> None:
     """CMLM-9: a saturated 0 and a -1e-7 are the same confidence."""
-    assert chosen([[0.0, -1e-7, 0.0, -2e-7]], [4], [2], 2) == [[0, 1]]
+    assert chosen([[0.0, -1e-7, 0.0, -2e-7]], [4], 1, 2) == [[0, 1]]
 
 
 def test_predictions_are_the_best_ids_with_the_models_own_probabilities() -> None:

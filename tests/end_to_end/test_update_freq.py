@@ -1,0 +1,48 @@
+"""A batch cut in two by ``--update-freq`` is the same update."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import pytest
+import torch
+
+from nar_plugin import compat
+from tests.conftest import LIMITS, QUIET, STUDENT, toy_pairs, write_pairs
+from tests.end_to_end.programs import PLUGIN, TASK, logged, succeed
+
+SGD = ("--optimizer", "sgd", "--momentum", 0.9, "--lr", 0.05, "--lr-scheduler", "fixed")
+
+
+@pytest.fixture(scope="module")
+def sixteen(data: Path, once: Any) -> Path:
+    """A training set of 16 sentences of very different lengths."""
+
+    def make(folder: Path) -> None:
+        write_pairs(folder / "train", toy_pairs(16, 3))
+        files = ("--trainpref", folder / "train", "--destdir", folder, "--source-lang", "src", "--target-lang", "tgt")
+        dictionaries = ("--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt")
+        succeed("fairseq-preprocess", "--user-dir", PLUGIN, *files, *dictionaries)
+
+    return once("sixteen", make)
+
+
+def train(data: Path, folder: Path, *options: Any) -> Tuple[List[Dict[str, Any]], Dict[str, torch.Tensor]]:
+    log = ("--log-format", "json", "--log-interval", 1, "--save-dir", folder, "--max-update", 6)
+    outcome = succeed("fairseq-train", data, *TASK, *STUDENT, *LIMITS, *SGD, *QUIET, *log, *options)
+    weights = compat.load_checkpoint(str(folder / "checkpoint_last.pt"))["model"]
+    return logged(outcome), weights
+
+
+@pytest.mark.parametrize("normalize", ["token", "sentence"])
+def test_two_half_batches_are_one_batch(normalize: str, sixteen: Path, tmp_path: Path) -> None:
+    options = ("--label-smoothing", 0.1, "--normalize", normalize)
+    whole, whole_weights = train(sixteen, tmp_path / "whole", *options, "--batch-size", 16)
+    halves, half_weights = train(sixteen, tmp_path / "halves", *options, "--batch-size", 8, "--update-freq", 2)
+    assert len(whole) == len(halves) == 6
+    for one, other in zip(whole, halves, strict=True):
+        for key in ("loss", "nll_loss", "length_loss", "accuracy", "gnorm"):
+            assert float(one[key]) == pytest.approx(float(other[key]), abs=2e-3), key
+        assert one["wpb"] == other["wpb"] and one["bsz"] == other["bsz"] == "16"
+    assert float(whole[-1]["loss"]) < float(whole[0]["loss"])
+    for name, value in whole_weights.items():
+        torch.testing.assert_close(half_weights[name], value, rtol=1e-4, atol=1e-6)
