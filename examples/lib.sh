@@ -14,37 +14,43 @@ fail() {
   exit 2
 }
 
-# step NAME OUTPUT... -- COMMAND...
-# Runs COMMAND unless the stamp of NAME says that this very command made these OUTPUTs and they still have their size.
+# step NAME [from INPUT...] to OUTPUT... -- COMMAND...
+# Runs COMMAND unless the stamp of NAME says that this very command made these OUTPUTs from these INPUTs and that they
+# are whole: outputs still have their size, inputs were not made anew.
 step() {
-  local name=$1 outputs=()
+  local name=$1 list=outputs inputs=() outputs=()
   shift
   while [[ $1 != -- ]]; do
-    outputs+=("$1")
+    case $1 in
+      from) list=inputs ;;
+      to) list=outputs ;;
+      *) if [[ $list == inputs ]]; then inputs+=("$1"); else outputs+=("$1"); fi ;;
+    esac
     shift
   done
   shift
-  local stamp=$OUT/.stamps/$name
+  local stamp=$OUT/.stamps/$name began=$SECONDS
   mkdir -p "$OUT/.stamps"
-  if [[ -e $stamp && $(<"$stamp") == "$(_whole "$*" "${outputs[@]}")" ]]; then
+  if [[ -e $stamp && $(<"$stamp") == "$(_seal "$*")" ]]; then
     echo "== $name: done before"
     return
   fi
   rm -f "$stamp"
-  local began=$SECONDS
   say "$name"
   "$@"
-  _whole "$*" "${outputs[@]}" >"$stamp"
+  _seal "$*" >"$stamp"
   echo "== $name: $((SECONDS - began)) s"
 }
 
-# The command and the size of every output; an absent one spoils the line, so that it matches nothing.
-_whole() {
-  local output
+# The command, and the state of the inputs and outputs of step; an absent file spoils the seal, so that it matches nothing.
+_seal() {
+  local file
   printf '%s\n' "$1"
-  shift
-  for output in "$@"; do
-    stat -c '%n %s' "$output" 2>/dev/null || echo "$output is missing at $RANDOM"
+  for file in "${inputs[@]}"; do
+    stat -c '%n %s %Y' "$file" 2>/dev/null || echo "$file is missing at $RANDOM"
+  done
+  for file in "${outputs[@]}"; do
+    stat -c '%n %s' "$file" 2>/dev/null || echo "$file is missing at $RANDOM"
   done
 }
 
@@ -56,10 +62,15 @@ both() {
     shift
   done
   shift
+  # both in the background: after `||` bash would forget to stop at the first error inside
+  local pids=() pid failed=0
   "${first[@]}" &
-  local pid=$! failed=0
-  "$@" || failed=1
-  wait "$pid" || failed=1
+  pids+=($!)
+  "$@" &
+  pids+=($!)
+  for pid in "${pids[@]}"; do
+    wait "$pid" || failed=1
+  done
   return "$failed"
 }
 
@@ -69,13 +80,27 @@ both() {
 train() {
   local name=$1 data=$2
   shift 2
-  local folder=$OUT/models/$name log=$OUT/logs/$name.log weights=(--inputs "$OUT/models/$name/checkpoint_last.pt")
+  local folder=$OUT/models/$name log=$OUT/logs/$name.log weights=(--inputs "$OUT/models/$name/checkpoint_last.pt") asked
+  asked="$(stat -c '%n %Y' "$data") $*"
+  # another command, or data made anew: another training
+  [[ -e $folder/command && $(<"$folder/command") == "$asked" ]] || rm -rf "$folder"
   mkdir -p "$folder" "$OUT/logs"
+  printf '%s' "$asked" >"$folder/command"
+  _mend_last "$folder"
   if [[ -n ${AVERAGE:-} ]]; then weights=(--dir "$folder" --last "$AVERAGE"); fi
   PYTHONUNBUFFERED=1 fairseq-train "$data" --user-dir "$PLUGIN" --save-dir "$folder" --no-progress-bar \
     --log-format simple "$@" 2>&1 | tee -a "$log" | _progress "$name" || fail "training $name failed; see $log"
   python "$ROOT/scripts/average_checkpoints.py" "${weights[@]}" --output "$OUT/models/$name.pt" >>"$log" 2>&1 ||
     fail "writing the weights of $name failed; see $log"
+}
+
+# A kill may cut the host's copy of the newest checkpoint to checkpoint_last.pt; the newest itself is always whole.
+_mend_last() {
+  local newest last=$1/checkpoint_last.pt
+  newest=$(find "$1" -name 'checkpoint_*_*.pt' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d ' ' -f 2-)
+  if [[ -n $newest && $(stat -c %s "$last" 2>/dev/null || echo 0) -lt $(stat -c %s "$newest") ]]; then
+    cp "$newest" "$last"
+  fi
 }
 
 # One short line for each report of fairseq-train. Errors are shown as they are.

@@ -64,50 +64,58 @@ TEACHER=(--arch transformer --criterion label_smoothed_cross_entropy --max-updat
 # Each method's file adds its trainings (one on raw, one on distilled data) and its rows of the table:
 #   <method>_train DATA NAME     trains on DATA into models/NAME.pt
 #   <method>_rows                calls  row ID WORDS-OF-TRAINING FLAGS...  for each row
+DECODE=(--user-dir "$PLUGIN" --task translation_nar --cpu)
 ROWS=()
+words() { printf '%q ' "$@"; }
 row() {
-  local id=$1 words=$2
+  local id=$1 train=$2
   shift 2
-  ROWS+=(--system "$id" "--train $words $DECODE $*")
+  ROWS+=(--system "$id" "$(words --train "$train" "${DECODE[@]}" "$@")")
 }
-DECODE="--user-dir $PLUGIN --task translation_nar --cpu"
 for method in "${METHODS[@]}"; do
   # shellcheck source=examples/quickstart/systems/mask_predict.sh
   source "$HERE/systems/$method.sh"
   "${method}_rows"
 done
 
-step corpus "$RAW/corpus.json" -- python "$HERE/make_corpus.py" --out "$RAW"
-step bpe "$OUT/codes" "$BPE"/{train,valid,test}.{en,de} -- prepare
-step binarise "$OUT/bin/dict.en.txt" "$OUT/bin/train.en-de.de.bin" -- binarise "$BPE/train" "$OUT/bin"
+step corpus to "$RAW/corpus.json" -- python "$HERE/make_corpus.py" --out "$RAW"
+step bpe from "$RAW/corpus.json" to "$OUT/codes" "$BPE"/{train,valid,test}.{en,de} -- prepare
+step binarise from "$OUT/codes" to "$OUT/bin/dict.en.txt" "$OUT/bin/train.en-de.de.bin" -- \
+  binarise "$BPE/train" "$OUT/bin"
 
+# One core for the teacher, the other for the first student on raw data, which needs no teacher.
 leader=${METHODS[0]}
-both step teacher "$OUT/models/teacher.pt" -- train teacher "$OUT/bin" "${COMMON[@]}" "${TEACHER[@]}" : \
-  step "${leader}-raw" "$OUT/models/${leader}-raw.pt" -- "${leader}_train" "$OUT/bin" "${leader}-raw"
-step distil "$DISTILLED/train.en" "$DISTILLED/train.de" "$DISTILLED/manifest.json" -- distil
-step binarise-distilled "$OUT/bin-distilled/train.en-de.de.bin" -- \
+both step teacher from "$OUT/bin" to "$OUT/models/teacher.pt" -- \
+  train teacher "$OUT/bin" "${COMMON[@]}" "${TEACHER[@]}" : \
+  step "$leader-raw" from "$OUT/bin" to "$OUT/models/$leader-raw.pt" -- "${leader}_train" "$OUT/bin" "$leader-raw"
+step distil from "$OUT/models/teacher.pt" to "$DISTILLED"/{train.en,train.de,manifest.json} -- distil
+step binarise-distilled from "$DISTILLED/manifest.json" to "$OUT/bin-distilled/train.en-de.de.bin" -- \
   binarise "$DISTILLED/train" "$OUT/bin-distilled" --srcdict "$OUT/bin/dict.en.txt"
+models=("$OUT/models/teacher.pt")
 for method in "${METHODS[@]}"; do
+  models+=("$OUT/models/$method-raw.pt" "$OUT/models/$method-distilled.pt")
   if [[ $method != "$leader" ]]; then
-    step "$method-raw" "$OUT/models/$method-raw.pt" -- "${method}_train" "$OUT/bin" "$method-raw"
+    step "$method-raw" from "$OUT/bin" to "$OUT/models/$method-raw.pt" -- \
+      "${method}_train" "$OUT/bin" "$method-raw"
   fi
-  step "$method-distilled" "$OUT/models/$method-distilled.pt" -- \
+  step "$method-distilled" from "$OUT/bin-distilled" to "$OUT/models/$method-distilled.pt" -- \
     "${method}_train" "$OUT/bin-distilled" "$method-distilled"
 done
 
+# On a busy machine the times are marked, not refused: a quickstart is no place to insist.
 measure() {
   python "$ROOT/scripts/benchmark.py" "$OUT/bin" --reference "$RAW/test.de" --source-lang en --target-lang de \
-    --output "$OUT/results.json" --sentences "${SENTENCES:-100}" --teacher "--train raw --path $OUT/models/teacher.pt $DECODE" \
-    "${ROWS[@]}" "${NOISE[@]}"
+    --output "$OUT/results.json" --sentences "${SENTENCES:-100}" --allow-noise "$@"
 }
-NOISE=(${ALLOW_NOISE:+--allow-noise})
-step measure "$OUT/results.json" -- measure
+step measure from "${models[@]}" to "$OUT/results.json" -- measure \
+  --teacher "$(words --train raw --path "$OUT/models/teacher.pt" "${DECODE[@]}")" "${ROWS[@]}"
 say "results ($OUT/results.json)"
 python "$ROOT/scripts/report.py" "$OUT/results.json"
 
 say "a sentence of your own"
 cat <<TEXT
 echo "The concert in Norway takes place on May 6 at 9:00 AM." | $ROOT/.venv/bin/fairseq-interactive $OUT/bin \\
-  $DECODE --source-lang en --target-lang de --path $OUT/models/${METHODS[0]}-distilled.pt --iter-decode-max-iter 3 \\
+  ${DECODE[*]} --source-lang en --target-lang de --iter-decode-max-iter 3 \\
+  --path $OUT/models/$leader-distilled.pt \\
   --tokenizer moses --bpe subword_nmt --bpe-codes $OUT/codes 2>/dev/null | grep ^D-
 TEXT

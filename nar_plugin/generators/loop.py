@@ -57,6 +57,9 @@ class Harvest:
         self.parts.append((rows, tokens, scores, torch.as_tensor(steps, device=rows.device).expand(len(rows))))
 
     def gather(self, history: list[list[Step]]) -> Decoded:
+        """All rows in their order. What was put at once is in order already."""
+        if len(self.parts) == 1:
+            return Decoded(*self.parts[0][1:], history)
         rows, tokens, scores, steps = zip(*self.parts, strict=True)
         back, width = torch.cat(rows).argsort(), max(t.size(1) for t in tokens)
         return Decoded(
@@ -107,9 +110,14 @@ class RefinementGenerator:
         return hypotheses
 
     def seeds(self, encoded: Encoded) -> Tensor:
-        """(B,) noise keys from ``--seed`` and the source, nothing else: the same in any batch and program."""
+        """(B,) noise keys from ``--seed`` and the source, nothing else: the same in any batch and program.
+
+        Zeros for one candidate, which is the deterministic one: hashing would only cost time.
+        """
         if encoded.source is None:
             raise NotImplementedError("sources that are not tokens need keys of their own")
+        if self.options.candidates == 1:
+            return torch.zeros_like(encoded.source[:, 0])
         return noise.source_keys(self.options.seed, encoded.source, encoded.source != self.symbols.pad)
 
     def gold_lengths(self, sample: dict[str, Any]) -> Tensor | None:

@@ -33,7 +33,8 @@ def compact(tokens: Tensor, is_kept: Tensor, pad: int) -> tuple[Tensor, Tensor]:
 
 def right_padded(tokens: Tensor, pad: int) -> tuple[Tensor, Tensor]:
     """(B, S) ids with all padding on the right, and (B, S) ``is_token``: left and right padding become the same."""
-    return compact(tokens, tokens != pad, pad)
+    is_token = tokens != pad
+    return (tokens, is_token) if bool(is_token.all()) else compact(tokens, is_token, pad)
 
 
 def closed(tokens: Tensor, symbols: Symbols) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from sacrebleu.metrics import BLEU
 
 import benchmark
+import engine
 import results
 from benchmark import BenchmarkError
 from nar_plugin.compat import load_checkpoint
@@ -92,23 +93,23 @@ def test_only_the_outermost_calls_are_recorded_and_the_functions_come_back() -> 
             return self.inner(x + more)
 
     model = Model()
-    with benchmark.recorded([(model, "outer"), (model, "inner")]) as calls:
+    with engine.recorded([(model, "outer"), (model, "inner")]) as calls:
         assert model.outer(1, more=1) == 2
         assert model.inner(5) == 5
     assert vars(model) == {}, "the recorders were left in place"
     made.clear()
-    benchmark.replay(calls)
+    engine.replay(calls)
     assert made == ["outer 1", "inner 2", "inner 5"]
 
 
 def test_the_replay_makes_every_pass_of_a_decode_once() -> None:
     model = tiny.tiny_model()
     generator = RefinementGenerator(model, model.symbols, DecodeOptions(iterations=3))
-    with benchmark.recorded(benchmark.forward_passes([model])) as calls, torch.no_grad():
+    with engine.recorded(engine.forward_passes([model])) as calls, torch.no_grad():
         generator.generate([model], tiny.sample_of(tiny.random_rows(1, 9, seed=1)))
     assert [call[0].__name__ for call in calls] == ["encode"] + ["decode", "project"] * 4
     with generator.counters.running(model):
-        benchmark.replay(calls)
+        engine.replay(calls)
     assert generator.counters.calls == {"encoder": 2, "decoder": 8}, "decode and replay: one and four passes each"
 
 

@@ -1,0 +1,233 @@
+"""One system of a benchmark, in a process of its own: loaded as fairseq-generate loads it, timed a sentence a time."""
+
+import argparse
+import ast
+import logging
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from unittest import mock
+
+import torch
+
+BASE_WIDTH = 512
+"""Models of this width and above are of the size ``base``."""
+REFUSED = ("prefix_size", "constraints", "lm_path", "replace_unk", "score_reference")
+"""Options of fairseq-generate under which the program does more than ``inference_step``, or no decoding at all."""
+
+Place = Tuple[Any, str]
+Call = Tuple[Callable[..., Any], Tuple[Any, ...], Dict[str, Any]]
+Timing = Tuple[float, int, Optional[float]]
+"""Of one sentence: ms of inference_step, decoder calls, ms of the forward passes alone."""
+
+
+class BenchmarkError(Exception):
+    """What was asked for cannot be measured; one line."""
+
+
+@contextmanager
+def recorded(places: Sequence[Place]) -> Iterator[List[Call]]:
+    """The calls of these functions, (object, name) each, while inside; a call within a recorded call is part of it."""
+    calls: List[Call] = []
+    depth = 0
+
+    def recorder(function: Callable[..., Any]) -> Callable[..., Any]:
+        def record(*args: Any, **kwargs: Any) -> Any:
+            nonlocal depth
+            if not depth:
+                calls.append((function, args, kwargs))
+            depth += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                depth -= 1
+
+        return record
+
+    for owner, name in places:
+        setattr(owner, name, recorder(getattr(owner, name)))
+    try:
+        yield calls
+    finally:
+        for owner, name in places:
+            delattr(owner, name)
+
+
+@torch.no_grad()
+def replay(calls: List[Call]) -> None:
+    """Makes recorded calls again, without what stood between them."""
+    for function, args, kwargs in calls:
+        function(*args, **kwargs)
+
+
+def forward_passes(models: Sequence[Any]) -> List[Place]:
+    """Where the passes of a decode are made: the model's own functions, and the halves of a teacher that rescores."""
+    model, teachers = models[0], models[1:]
+    places = [(model, name) for name in ("encode", "decode", "project") if hasattr(model, name)]
+    places += [(module, "forward") for module in model.counted.values()]
+    return places + [(half, "forward") for teacher in teachers for half in (teacher.encoder, teacher.decoder)]
+
+
+def configuration(argv: List[str]) -> Any:
+    """What fairseq-generate makes of a command line, by its own hands. Raises BenchmarkError for a bad flag."""
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq_cli import generate
+
+    def refuse(parser: argparse.ArgumentParser, message: str) -> None:
+        raise BenchmarkError(message)
+
+    parsed: List[Any] = []
+    with (
+        mock.patch.object(sys, "argv", ["fairseq-generate", *argv]),
+        mock.patch.object(argparse.ArgumentParser, "error", refuse),
+        mock.patch.object(generate, "main", parsed.append),
+    ):
+        generate.cli_main()
+    cfg = convert_namespace_to_omegaconf(parsed[0])
+    if cfg.common_eval.path is None:
+        raise BenchmarkError("--path is missing")
+    if any(getattr(cfg.generation, name) for name in REFUSED):
+        raise BenchmarkError(f"not measured here: {', '.join('--' + name.replace('_', '-') for name in REFUSED)}")
+    return cfg
+
+
+class Engine:
+    """One system, loaded as fairseq-generate loads it. ``decode_all`` comes before ``time``."""
+
+    def __init__(self, argv: List[str]) -> None:
+        from fairseq import checkpoint_utils, tasks, utils
+
+        self.cfg = cfg = configuration(argv)
+        utils.set_torch_seed(cfg.common.seed)
+        self.is_gpu = torch.cuda.is_available() and not cfg.common.cpu
+        self.task = tasks.setup_task(cfg.task)
+        self.paths = utils.split_paths(cfg.common_eval.path)
+        overrides = ast.literal_eval(cfg.common_eval.model_overrides)
+        self.models, saved = checkpoint_utils.load_model_ensemble(self.paths, overrides, task=self.task)
+        self.task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)
+        self.dataset = self.task.dataset(cfg.dataset.gen_subset)
+        for model in self.models:
+            model = model.half() if cfg.common.fp16 else model
+            (model.cuda() if self.is_gpu else model).prepare_for_inference_(cfg)
+        self.generator = self.task.build_generator(self.models, cfg.generation)
+        self.is_ours = hasattr(self.generator, "counters")
+        self.calls = 0
+        if not self.is_ours:
+            self.count_calls(self.models[0].decoder)
+
+    def count_calls(self, decoder: Any) -> None:
+        """fairseq's generator calls ``decoder.forward`` itself, which no forward hook sees."""
+        forward = decoder.forward
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            return forward(*args, **kwargs)
+
+        decoder.forward = counted
+
+    def decoder_calls(self) -> int:
+        return self.generator.counters.calls.get("decoder", 0) if self.is_ours else self.calls
+
+    def facts(self) -> Dict[str, Any]:
+        """What the parent must know of the system; of the training, what the first checkpoint says."""
+        from fairseq import checkpoint_utils
+
+        state = checkpoint_utils.load_checkpoint_to_cpu(self.paths[0])
+        model = state["cfg"]["model"]
+        options = vars(model) if isinstance(model, argparse.Namespace) else model
+        progress = (state.get("extra_state") or {}).get("train_iterator", {})
+        return {
+            "arch": str(options.get("_name") or options.get("arch")),
+            "size": "base" if options.get("encoder_embed_dim", 0) >= BASE_WIDTH else "small",
+            "updates": (state.get("optimizer_history") or [{}])[-1].get("num_updates"),
+            "epochs": progress.get("epoch"),
+            "seed": state["cfg"]["common"]["seed"],
+            "device": "gpu" if self.is_gpu else "cpu",
+            "target_lang": self.task.cfg.target_lang,
+            "checkpoint": self.paths[0],
+            "source_lengths": [int(size) - 1 for size in self.dataset.src_sizes],
+        }
+
+    def batches(self) -> Any:
+        from fairseq import utils
+
+        data, limits = self.cfg.dataset, [model.max_positions() for model in self.models]
+        return self.task.get_batch_iterator(
+            self.dataset,
+            max_tokens=data.max_tokens,
+            max_sentences=data.batch_size,
+            max_positions=utils.resolve_max_positions(self.task.max_positions(), *limits),
+            ignore_invalid_inputs=data.skip_invalid_size_inputs_valid_test,
+            required_batch_size_multiple=data.required_batch_size_multiple,
+            seed=self.cfg.common.seed,
+        ).next_epoch_itr(shuffle=False)
+
+    def step(self, sample: Any) -> Any:
+        return self.task.inference_step(self.generator, self.models, sample)
+
+    def decode_all(self) -> List[str]:
+        """The best hypothesis of every sentence as subwords, in the order of the file."""
+        string, ignored = self.task.target_dictionary.string, {self.generator.eos}
+        found: Dict[int, str] = {}
+        for sample in self.batches():
+            best = [group[0]["tokens"].int().cpu() for group in self.step(self.on_device(sample))]
+            found.update(zip(sample["id"].tolist(), (string(t, extra_symbols_to_ignore=ignored) for t in best)))
+        if len(found) != len(self.dataset):
+            raise BenchmarkError(f"{len(found)} of {len(self.dataset)} sentences were decoded")
+        return [found[i] for i in range(len(found))]
+
+    def on_device(self, sample: Any) -> Any:
+        from fairseq import utils
+
+        return utils.move_to_cuda(sample) if self.is_gpu else sample
+
+    def clocked(self, function: Callable[..., Any], argument: Any) -> float:
+        """Wall milliseconds of ``function(argument)``, the device's work included."""
+        if self.is_gpu:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function(argument)
+        if self.is_gpu:
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - start)
+
+    def time(self, sentences: List[int]) -> List[Timing]:
+        """Each sentence at batch 1. One goes before, uncounted, since another process has just had the caches."""
+        samples = [self.on_device(self.dataset.collater([self.dataset[i]])) for i in sentences]
+        self.step(samples[0])
+        timings = []
+        for sample in samples:
+            before = self.decoder_calls()
+            timings.append((self.clocked(self.step, sample), self.decoder_calls() - before))
+        return [(ms, calls, self.bare_ms(sample)) for (ms, calls), sample in zip(timings, samples)]
+
+    def bare_ms(self, sample: Any) -> Optional[float]:
+        """The forward passes of a decode alone, on the very inputs that they had in it."""
+        if not self.is_ours:
+            return None
+        with recorded(forward_passes(self.models)) as calls:
+            self.step(sample)
+        return self.clocked(replay, calls)
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
+
+
+def serve(pipe: Any, argv: List[str], threads: int) -> None:
+    """Loads a system, then answers (method, arguments) by (True, result) until the pipe closes; a failure ends it."""
+    logging.basicConfig(level=logging.WARNING)
+    warnings.simplefilter("ignore")  # of the libraries; ours are logged
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    try:
+        engine = Engine(argv)
+        pipe.send((True, engine.facts()))
+        while True:
+            method, arguments = pipe.recv()
+            pipe.send((True, getattr(engine, method)(*arguments)))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+    except (Exception, SystemExit) as error:
+        pipe.send((False, " ".join(f"{error}".split())[:300] or type(error).__name__))
