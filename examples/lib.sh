@@ -106,9 +106,9 @@ _mend_last() {
 # One short line for each report of fairseq-train. Errors are shown as they are.
 _progress() {
   awk -v name="$1" '
-    function value(key,   m) { return match($0, key "[ =][0-9.e-]+") ? substr($0, RSTART, RLENGTH) : "" }
-    /\| train_inner \|/ { print "[" name "] update " value("num_updates") ", " value("loss") ", " value("wall") " s" }
-    /\| valid \|/ { print "[" name "] valid: update " value("num_updates") ", " value("loss") " " value("bleu") }
+    function value(key) { return match($0, "[ |:]" key "[ =][0-9.e-]+") ? substr($0, RSTART + 2 + length(key), RLENGTH - 2 - length(key)) : "-" }
+    /\| train_inner \|/ { print "[" name "] update " value("num_updates") ", loss " value("loss") ", " value("wall") " s" }
+    /\| valid \|/ { print "[" name "] validated at update " value("num_updates") ", loss " value("loss") ", BLEU " value("bleu") }
     /rror|Exception/ { print "[" name "] " $0 }
     { fflush() }'
 }

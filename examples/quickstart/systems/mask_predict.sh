@@ -3,7 +3,7 @@
 
 mask_predict_train() {
   train "$2" "$1" "${COMMON[@]}" --arch mask_predict_small --criterion token_length \
-    --max-update 1700 --total-num-update 1700
+    --max-update 1600 --total-num-update 1600
 }
 
 mask_predict_rows() {
