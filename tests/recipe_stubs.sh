@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# Read by every bash of a recipe under test (BASH_ENV): programs are written down in $RECORD, one JSON list a line, and
-# leave the files that the next step asks for.
+# Read by every bash of a recipe under test (BASH_ENV): programs are written down in the folder $RECORD, a JSON list in a
+# file each (two run at once), and leave the files that the next step asks for.
 
 _record() {
-  command python3 -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@" >>"$RECORD"
+  mkdir -p "$RECORD"
+  command python3 -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@" >"$RECORD/$(date +%s%N).$BASHPID"
 }
 
 # The value of an option in a command line.

@@ -80,13 +80,13 @@ def test_a_wrong_flag_in_a_readme_is_found() -> None:
 
 def recorded(recipe: Path, out: Path, *arguments: str) -> List[List[str]]:
     """What a recipe runs, by a run with stubs in place of the programs."""
-    record = out / "commands.jsonl"
+    record = out / "commands"
     variables = {"BASH_ENV": str(ROOT / "tests" / "recipe_stubs.sh"), "OUT": str(out), "RECORD": str(record)}
     done = subprocess.run(
         ["bash", str(recipe), *arguments], env={**os.environ, **variables}, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(record.iterdir())]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
