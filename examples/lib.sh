@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Shell functions that the recipes share. A recipe sets OUT (its output folder) and sources this file.
+# Shell functions that the recipes share. A recipe sets HERE (its folder) and OUT (its output folder) and sources this
+# file, which goes to the project's root and makes both relative to it, so that recorded commands are the same anywhere.
 # shellcheck disable=SC2034  # variables are for the recipes
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PLUGIN=$ROOT/nar_plugin
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+cd "$ROOT"
+HERE=${HERE#"$ROOT"/} OUT=${OUT#"$ROOT"/} PLUGIN=nar_plugin
 export PATH="$ROOT/.venv/bin:$PATH"
 # One thread a process, two processes: on few cores several threads a process are many times slower.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -90,7 +94,7 @@ train() {
   if [[ -n ${AVERAGE:-} ]]; then weights=(--dir "$folder" --last "$AVERAGE"); fi
   PYTHONUNBUFFERED=1 fairseq-train "$data" --user-dir "$PLUGIN" --save-dir "$folder" --no-progress-bar \
     --log-format simple "$@" 2>&1 | tee -a "$log" | _progress "$name" || fail "training $name failed; see $log"
-  python "$ROOT/scripts/average_checkpoints.py" "${weights[@]}" --output "$OUT/models/$name.pt" >>"$log" 2>&1 ||
+  python scripts/average_checkpoints.py "${weights[@]}" --output "$OUT/models/$name.pt" >>"$log" 2>&1 ||
     fail "writing the weights of $name failed; see $log"
 }
 

@@ -15,13 +15,13 @@ case ${1:-} in
   *) fail "unknown option $1; there is --all" ;;
 esac
 
-bash "$ROOT/scripts/install.sh"
+bash scripts/install.sh
 RAW=$OUT/raw BPE=$OUT/bpe DISTILLED=$OUT/distilled
 mkdir -p "$OUT"
 
 prepare() {
   mkdir -p "$BPE"
-  local prepare=(python "$ROOT/scripts/prepare_text.py") split lang
+  local prepare=(python scripts/prepare_text.py) split lang
   "${prepare[@]}" learn --input "$RAW/train.en:en" "$RAW/train.de:de" --merges "$MERGES" --codes "$OUT/codes"
   for split in train valid test; do
     for lang in en de; do
@@ -43,7 +43,7 @@ binarise() {
 }
 
 distil() {
-  bash "$ROOT/scripts/distill.sh" --data "$OUT/bin" --teacher "$OUT/models/teacher.pt" --source-lang en \
+  bash scripts/distill.sh --data "$OUT/bin" --teacher "$OUT/models/teacher.pt" --source-lang en \
     --target-lang de --source-text "$BPE/train.en" --target-text "$BPE/train.de" --output "$DISTILLED" --beam 5 \
     --max-tokens "$DISTILL_TOKENS"
 }
@@ -104,17 +104,17 @@ done
 
 # On a busy machine the times are marked, not refused: a quickstart is no place to insist.
 measure() {
-  python "$ROOT/scripts/benchmark.py" "$OUT/bin" --reference "$RAW/test.de" --source-lang en --target-lang de \
+  python scripts/benchmark.py "$OUT/bin" --reference "$RAW/test.de" --source-lang en --target-lang de \
     --output "$OUT/results.json" --sentences "${SENTENCES:-100}" --allow-noise "$@"
 }
 step measure from "${models[@]}" to "$OUT/results.json" -- measure \
   --teacher "$(words --train raw --path "$OUT/models/teacher.pt" "${DECODE[@]}")" "${ROWS[@]}"
 say "results ($OUT/results.json)"
-python "$ROOT/scripts/report.py" "$OUT/results.json"
+python scripts/report.py "$OUT/results.json"
 
-say "a sentence of your own"
+say "a sentence of your own (from $ROOT)"
 cat <<TEXT
-echo "The concert in Norway takes place on May 6 at 9:00 AM." | $ROOT/.venv/bin/fairseq-interactive $OUT/bin \\
+echo "The concert in Norway takes place on May 6 at 9:00 AM." | .venv/bin/fairseq-interactive $OUT/bin \\
   ${DECODE[*]} --source-lang en --target-lang de --iter-decode-max-iter 3 \\
   --path $OUT/models/$leader-distilled.pt \\
   --tokenizer moses --bpe subword_nmt --bpe-codes $OUT/codes 2>/dev/null | grep ^D-
