@@ -11,8 +11,10 @@ What is broken in the host today and mended here, once, by ``apply`` (called whe
 
 import argparse
 import collections
+import contextlib
 import fileinput
 import functools
+import io
 import pickle
 import re
 import sys
@@ -21,6 +23,7 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, models
+from fairseq.distributed import utils as distributed_utils
 
 from .methods.contract import UsageError
 
@@ -45,8 +48,11 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _read(path: str) -> Dict[str, Any]:
-    """``torch.load`` with allowed types only, whatever torch's default is."""
+def load_checkpoint(path: str) -> Dict[str, Any]:
+    """The checkpoint at ``path`` as a dict on the CPU, tensors and allowed types only, whatever torch's default is.
+
+    Raises UsageError, one line, where the file is missing, damaged, no checkpoint, or holds any other object.
+    """
     try:
         with open(path, "rb") as file, torch.serialization.safe_globals(_allowed_types()):
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -62,14 +68,6 @@ def _read(path: str) -> Dict[str, Any]:
     if not isinstance(state, dict) or "model" not in state:
         raise UsageError(f"{path} is not a fairseq checkpoint: it holds no model")
     return state
-
-
-def load_checkpoint(path: str) -> Dict[str, Any]:
-    """The checkpoint at ``path`` as a dict on the CPU, tensors and allowed types only.
-
-    Raises UsageError, one line, where the file is missing, damaged, no checkpoint, or holds any other object.
-    """
-    return _read(path)
 
 
 def load_model(path: str, task: Any) -> torch.nn.Module:
@@ -91,7 +89,7 @@ def _guarded_read(read: Callable[..., Dict[str, Any]]) -> Callable[..., Dict[str
 
     @functools.wraps(read)
     def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Dict[str, Any]:
-        state = _read(path)
+        state = load_checkpoint(path)
         real_load = torch.load
         torch.load = lambda *_, **__: state  # the file is read once, by us
         try:
@@ -126,16 +124,35 @@ def _guarded_resume(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
         try:
             return load(*args, **kwargs)
-        except ValueError as error:
+        except Exception as error:
+            # the host raises a bare Exception where the weights do not fit
+            if not isinstance(error, ValueError) and "Cannot load model parameters" not in str(error):
+                raise
             raise UsageError(_one_line(error)) from None
 
     return load_checkpoint
 
 
+def _trusting_broadcast(broadcast: Callable[..., Any]) -> Callable[..., Any]:
+    """What the first process has read safely reaches the others through a bare torch.load of its own bytes."""
+
+    @functools.wraps(broadcast)
+    def _broadcast_object_slow(*args: Any, **kwargs: Any) -> Any:
+        real_load = torch.load
+        torch.load = functools.partial(real_load, weights_only=False)
+        try:
+            return broadcast(*args, **kwargs)
+        finally:
+            torch.load = real_load
+
+    return _broadcast_object_slow
+
+
 def tolerate_bad_text() -> None:
     """Let fairseq-interactive answer every line: bad bytes become U+FFFD, and only a line feed ends a line."""
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="\n")
+        with contextlib.suppress(io.UnsupportedOperation):  # somebody has read of it already
+            sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="\n")
 
     def hook_encoded(encoding: str, errors: str = "replace") -> Callable[..., Any]:
         return lambda name, mode: open(name, mode, encoding=encoding, errors=errors, newline="\n")
@@ -149,4 +166,5 @@ def apply() -> None:
         return
     checkpoint_utils.load_checkpoint_to_cpu = _guarded_read(checkpoint_utils.load_checkpoint_to_cpu)
     checkpoint_utils.load_checkpoint = _guarded_resume(checkpoint_utils.load_checkpoint)
+    distributed_utils._broadcast_object_slow = _trusting_broadcast(distributed_utils._broadcast_object_slow)
     checkpoint_utils.load_model_ensemble_and_task = _guarded_ensemble(checkpoint_utils.load_model_ensemble_and_task)

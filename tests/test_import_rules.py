@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 STANDARD = frozenset(
     {"argparse", "atexit", "collections", "contextlib", "dataclasses", "enum", "fileinput", "functools", "hashlib"}
-) | {"itertools", "json", "logging", "math", "os", "pathlib", "pickle", "re", "sys", "time", "typing", "warnings"}
+) | {"io", "itertools", "json", "logging", "math", "os", "pathlib", "pickle", "re", "sys", "time", "typing", "warnings"}
 """What the package uses of the standard library: none of it talks to a network or starts a program."""
 
 EVERYWHERE = {"torch", f"{PACKAGE}.methods.contract", f"{PACKAGE}.methods.terms"}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..methods import lengths as length_classes
 from ..methods import mask_predict as method
-from ..methods.contract import Encoded, LengthStarts, Scored, State, UsageError
+from ..methods.contract import Ask, Encoded, Finished, LengthStarts, Scored, State, UsageError
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Classes, Term, Tokens
 from ..methods.transformer import Memory, padding_mask
@@ -87,7 +87,7 @@ class MaskPredictModel(base.DecodingModel):
 
     def encode(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None) -> MaskPredictEncoded:
         source, is_source = right_padded(src_tokens, self.symbols.pad)
-        slot = self.length_dropout(self.length_table.weight[:1]).expand(len(source), 1, -1)
+        slot = self.length_dropout(self.length_table.weight[:1].expand(len(source), 1, -1))
         with_slot = torch.cat([slot, self.source_embedding(source)], 1)
         mask = padding_mask(is_source)
         states = self.encoder(with_slot, None if mask is None else F.pad(mask, (1, 0), value=True))
@@ -123,14 +123,12 @@ class MaskPredictModel(base.DecodingModel):
             Classes("length", encoded.length_log_probs, is_token.sum(1)),
         ]
 
-    def propose(
-        self, encoded: MaskPredictEncoded, n: int, seeds: Tensor, lengths: Optional[Tensor] = None
-    ) -> LengthStarts:
-        """The ``n`` most probable lengths, best first, or a window around the reference's (released decoder)."""
-        if lengths is None:
-            candidates = length_classes.top_lengths(encoded.length_log_probs, n)
+    def propose(self, encoded: MaskPredictEncoded, ask: Ask) -> LengthStarts:
+        """The most probable lengths, best first, or a window around the reference's (released decoder)."""
+        if ask.lengths is None:
+            candidates = length_classes.top_lengths(encoded.length_log_probs, ask.n)
         else:
-            candidates = length_classes.window(lengths, n, self.cfg.max_target_positions)
+            candidates = length_classes.window(ask.lengths, ask.n, self.cfg.max_target_positions)
         return LengthStarts(lengths=candidates.flatten())
 
     def start(self, encoded: MaskPredictEncoded, starts: LengthStarts) -> MaskPredictState:
@@ -175,8 +173,8 @@ class MaskPredictModel(base.DecodingModel):
     def max_steps(self, asked: int) -> int:
         return asked
 
-    def finish(self, state: MaskPredictState) -> Tuple[Tensor, Tensor]:
-        return state.tokens, state.scores
+    def finish(self, state: MaskPredictState) -> Finished:
+        return Finished(state.tokens, state.scores)
 
     def score(self, encoded: MaskPredictEncoded, target: Tensor) -> Scored:
         """Log-probability of a target from a fully masked canvas of its length, and of that length.

@@ -30,7 +30,7 @@ class TermsCriterion(FairseqCriterion):
 
     Every sum is divided by one sample size (scored tokens or sentences of the whole update), so that splitting a batch,
     by ``--update-freq`` or over processes, changes nothing. Losses are logged in bits per scored token (``loss``,
-    ``nll_loss``) or per sentence (``<class term>_loss``), as fairseq's own criterions log theirs.
+    ``nll_loss``) or per thing classified (``<term>_loss``), as fairseq's own criterions log theirs.
     """
 
     name = ""
@@ -47,7 +47,7 @@ class TermsCriterion(FairseqCriterion):
         terms = model(net_input["src_tokens"], net_input["src_lengths"], target=sample["target"], keys=sample["keys"])
         sums: Dict[str, Any] = {"nsentences": sample["nsentences"], "ntokens": sample["ntokens"]}
         loss = sum(term.weight * self.loss_of(term, sums) for term in terms)
-        sample_size = sums["scored"] if self.normalize == "token" else sums["nsentences"]
+        sample_size = sums.get("scored", sums["nsentences"]) if self.normalize == "token" else sums["nsentences"]
         sums.update(loss=loss.detach(), sample_size=sample_size)
         return loss, sample_size, sums
 
@@ -65,31 +65,32 @@ class TermsCriterion(FairseqCriterion):
         nll = F.nll_loss(log_probs, term.target, reduction="sum")
         correct = (log_probs.detach().argmax(-1) == term.target).sum()
         _add(sums, nll_loss=nll.detach(), scored=term.target.numel(), correct=correct)
+        if term.name != "token":  # one of several: logged on its own as well
+            _add_named(sums, term.name, nll.detach(), term.target.numel(), correct)
         return (1 - self.label_smoothing) * nll - self.label_smoothing * log_probs.mean(-1).sum()
 
     def class_loss(self, term: Classes, sums: Dict[str, Any]) -> Tensor:
         """Σ −log p(class), never smoothed."""
         nll = F.cross_entropy(term.logits.float(), term.target, reduction="sum")
         correct = (term.logits.detach().argmax(-1) == term.target).sum()
-        _add(sums, **{f"{term.name}_loss": nll.detach(), f"{term.name}_correct": correct})
+        _add_named(sums, term.name, nll.detach(), term.target.numel(), correct)
         return nll
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Means over the whole update, from sums of every worker."""
         totals = {key: sum(log[key] for log in logging_outputs) for key in logging_outputs[0] if key[0] != "_"}
-        scored, sentences = float(totals["scored"]), float(totals["nsentences"])
         size = float(totals["sample_size"])
         metrics.log_scalar("loss", float(totals["loss"]) / size / math.log(2), size, round=3)
-        metrics.log_scalar("nll_loss", float(totals["nll_loss"]) / scored / math.log(2), scored, round=3)
-        metrics.log_derived("ppl", _perplexity)
-        metrics.log_scalar("accuracy", 100 * float(totals["correct"]) / scored, scored, round=2)
-        for key in totals:
-            if key.endswith("_correct"):
-                name = key[: -len("_correct")]
-                bits = float(totals[f"{name}_loss"]) / sentences / math.log(2)
-                metrics.log_scalar(f"{name}_loss", bits, sentences, round=3)
-                metrics.log_scalar(f"{name}_accuracy", 100 * float(totals[key]) / sentences, sentences, round=2)
+        if "scored" in totals:
+            scored = float(totals["scored"])
+            metrics.log_scalar("nll_loss", float(totals["nll_loss"]) / scored / math.log(2), scored, round=3)
+            metrics.log_derived("ppl", _perplexity)
+            metrics.log_scalar("accuracy", 100 * float(totals["correct"]) / scored, scored, round=2)
+        for name in (key[: -len("_count")] for key in totals if key.endswith("_count")):
+            count = float(totals[f"{name}_count"])
+            metrics.log_scalar(f"{name}_loss", float(totals[f"{name}_loss"]) / count / math.log(2), count, round=3)
+            metrics.log_scalar(f"{name}_accuracy", 100 * float(totals[f"{name}_correct"]) / count, count, round=2)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
@@ -99,6 +100,10 @@ class TermsCriterion(FairseqCriterion):
 def _add(sums: Dict[str, Any], **values: Any) -> None:
     for key, value in values.items():
         sums[key] = sums.get(key, 0) + value
+
+
+def _add_named(sums: Dict[str, Any], name: str, loss: Tensor, count: int, correct: Tensor) -> None:
+    _add(sums, **{f"{name}_loss": loss, f"{name}_count": count, f"{name}_correct": correct})
 
 
 def _perplexity(meters: Any) -> float:

@@ -34,7 +34,7 @@ def best(scores: Tensor, n: int, nbest: int) -> Tensor:
 
     Of equals the first proposed wins, so that repeated candidates change nothing.
     """
-    order = scores.view(-1, n).argsort(dim=1, descending=True, stable=True)[:, :nbest]
+    order = scores.nan_to_num(nan=-torch.inf).view(-1, n).argsort(dim=1, descending=True, stable=True)[:, :nbest]
     return order + torch.arange(len(order), device=scores.device)[:, None] * n
 
 
@@ -51,13 +51,17 @@ class Teacher:
         """Σ log p(y | x) in nats and the number of tokens, (R,) each, ``</s>`` counted.
 
         ``source``: (B, S) ids as they came in the batch; ``tokens``: (B * n, T) candidates as decoded. What is scored
-        is what will be read: the candidate's text and one ``</s>`` (``symbols.closed``).
+        is what will be read: the candidate's text and one ``</s>`` (``symbols.closed``). A candidate longer than the
+        teacher can read gets −∞.
         """
         target, is_token = closed(tokens, self.symbols)
+        count, longest = is_token.sum(1), self.model.max_decoder_positions()
+        target, is_token = target[:, :longest], is_token[:, :longest]
         encoded = self.model.encoder(source, src_lengths=lengths)
         if n > 1:
             order = torch.arange(len(source), device=source.device).repeat_interleave(n)
             encoded = self.model.encoder.reorder_encoder_out(encoded, order)
         output = self.model.decoder(shifted(target, self.symbols), encoder_out=encoded)
         log_probs = self.model.get_normalized_probs(output, log_probs=True).gather(2, target[..., None])[..., 0]
-        return log_probs.float().masked_fill(~is_token, 0.0).sum(1), is_token.sum(1)
+        total = log_probs.float().masked_fill(~is_token, 0.0).sum(1)
+        return total.masked_fill(count > longest, -torch.inf), count

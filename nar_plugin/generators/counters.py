@@ -28,15 +28,17 @@ class Counters:
     def _hook(self, name: str) -> Any:
         def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             self.calls[name] += 1
-            self.rows[name] += len(inputs[0])
+            self.rows[name] += len(inputs[0]) if inputs else 0
 
         return count
 
     @contextmanager
-    def running(self, model: DecodingModel) -> Iterator[None]:
-        """Count the model's passes and the time inside."""
-        handles = []
-        for name, module in model.counted.items():
+    def running(self, model: DecodingModel, teacher: Any = None) -> Iterator[None]:
+        """Count the passes of the model, and of a teacher that rescores, and the time inside."""
+        handles, counted = [], dict(model.counted)
+        if teacher is not None and isinstance(teacher.model.decoder, nn.Module):
+            counted["teacher"] = teacher.model.decoder
+        for name, module in counted.items():
             self.calls.setdefault(name, 0)
             self.rows.setdefault(name, 0)
             handles.append(module.register_forward_hook(self._hook(name)))

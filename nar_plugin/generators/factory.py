@@ -61,7 +61,10 @@ TASK_FLAGS: dict[str, Any] = {
     "gold_target_len": False,
     "collapse_repeats": False,
 }
-"""Decode flags of the task and their values when silent."""
+"""Decode flags of the task that the loop understands, and their values when silent."""
+
+MODEL_FLAGS: dict[str, Any] = {}
+"""Those that only a model understands; they reach it in ``Ask.options``."""
 
 
 def flag(name: str) -> str:
@@ -71,7 +74,10 @@ def flag(name: str) -> str:
 def given(args: Any, cfg: Any) -> set[str]:
     """Names of the decode flags that differ from their silent value, in fairseq's options or the task's."""
     spoken = {name for name, silent in HOST_FLAGS.items() if getattr(args, name, silent) != silent}
-    return spoken | {name for name, silent in TASK_FLAGS.items() if getattr(cfg, name, silent) != silent}
+    if getattr(args, "iter_decode_max_iter", None) == 0:
+        spoken.discard("iter_decode_max_iter")  # no refinement is what a one-pass model does anyway
+    ours = {**TASK_FLAGS, **MODEL_FLAGS}
+    return spoken | {name for name, silent in ours.items() if getattr(cfg, name, silent) != silent}
 
 
 def refuse_idle_flags(model: Any, name: str, args: Any, cfg: Any) -> None:
@@ -85,13 +91,24 @@ def refuse_idle_flags(model: Any, name: str, args: Any, cfg: Any) -> None:
 
 def warn_of_idle_task_flags(args: Any, cfg: Any) -> None:
     """An autoregressive model is decoded by fairseq's own generator, which knows none of the task's flags."""
-    idle = sorted((given(args, cfg) & set(TASK_FLAGS)) | (given(args, cfg) & {"iter_decode_with_beam"}))
+    ours = {
+        "retain_iter_history",
+        *TASK_FLAGS,
+        *MODEL_FLAGS,
+        *(name for name in HOST_FLAGS if name.startswith("iter_decode")),
+    }
+    idle = sorted(given(args, cfg) & ours)
+    if getattr(args, "print_step", False):
+        raise UsageError("--print-step: an autoregressive --arch makes no refinement steps; leave it out")
     if idle:
         logger.warning(f"{', '.join(map(flag, idle))}: no effect on an autoregressive --arch")
 
 
 def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
     """Raises UsageError where the options contradict each other."""
+    limit = cfg.max_candidate_tokens
+    if limit is not None and limit < 1:
+        raise UsageError(f"--max-candidate-tokens {limit}: it takes 1 or more")
     candidates, nbest = int(getattr(args, "iter_decode_with_beam", 1)), int(getattr(args, "nbest", 1))
     iterations = int(getattr(args, "iter_decode_max_iter", model.silent_iterations))
     if iterations < 0 or candidates < 1:
@@ -108,11 +125,12 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
         norm=str(cfg.rescore_norm),
         lenpen=float(getattr(args, "lenpen", 1)),
         stop_rule="none" if getattr(args, "iter_decode_force_max_iter", False) else stop_rule,
-        max_candidate_tokens=cfg.max_candidate_tokens,
+        max_candidate_tokens=limit,
         keep_history=bool(getattr(args, "retain_iter_history", False)),
         gold_length=bool(cfg.gold_target_len),
         collapse_repeats=bool(cfg.collapse_repeats),
         seed=int(cfg.seed),
+        of_model={name: getattr(cfg, name) for name in MODEL_FLAGS if name in model.decode_flags},
     )
 
 
@@ -141,6 +159,9 @@ def build(models: list[Any], args: Any, cfg: Any, symbols: Symbols, is_program: 
     refuse_idle_flags(model, getattr(model.cfg, "_name", type(model).__name__), args, cfg)
     options = options_of(model, args, cfg)
     if getattr(args, "score_reference", False):
+        idle = sorted(given(args, cfg) - {"score_reference", "rescore_norm", "lenpen"})
+        if idle:
+            raise UsageError(f"{', '.join(map(flag, idle))}: no effect beside --score-reference; leave it out")
         generator: Any = ReferenceScorer(model, symbols, options)
     else:
         generator = GENERATORS[model.generator](model, symbols, options, Teacher(teacher, symbols) if teacher else None)

@@ -4,15 +4,15 @@ It owns stopping, the removal of finished sentences, history, candidate groups a
 ``methods.contract.DecodingModel``. The states may hold tokens, latents, both, or a prefix that a method verifies.
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Mapping, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..methods import noise
-from ..methods.contract import DecodingModel, Encoded, Starts, UsageError
+from ..methods.contract import Ask, DecodingModel, Encoded, Finished, Starts, UsageError
 from ..methods.symbols import Symbols, collapsed
 from .candidates import Teacher, best, chunks, normalised
 from .counters import Counters
@@ -22,7 +22,8 @@ from .stopping import RULES, finished, kept
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What the command line says of a decode. ``iterations``: refinements after the first pass."""
+    """What the command line says of a decode. ``iterations``: refinements after the first pass; ``of_model``: the
+    task's flags that only the model understands."""
 
     iterations: int = 0
     candidates: int = 1
@@ -35,13 +36,16 @@ class DecodeOptions:
     gold_length: bool = False
     collapse_repeats: bool = False
     seed: int = 1
+    of_model: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Decoded(NamedTuple):
-    """Finished rows: (R, T) padded ids, (R, T) log-probabilities in nats, (R,) refinements made, a history a row."""
+    """Finished rows: (R, T) padded ids, (R, T) log-probabilities and (R,) extra ones in nats, (R,) refinements made, a
+    history a row."""
 
     tokens: Tensor
     scores: Tensor
+    extra: Tensor
     steps: Tensor
     history: list[list[Step]]
 
@@ -51,20 +55,23 @@ class Harvest:
 
     def __init__(self, pad: int) -> None:
         self.pad = pad
-        self.parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
 
-    def put(self, rows: Tensor, tokens: Tensor, scores: Tensor, steps: Tensor | int) -> None:
-        self.parts.append((rows, tokens, scores, torch.as_tensor(steps, device=rows.device).expand(len(rows))))
+    def put(self, rows: Tensor, done: Finished, steps: Tensor | int) -> None:
+        extra = torch.zeros(len(rows), device=rows.device) if done.extra is None else done.extra
+        steps = torch.as_tensor(steps, device=rows.device).expand(len(rows))
+        self.parts.append((rows, done.tokens, done.scores, extra, steps))
 
     def gather(self, history: list[list[Step]]) -> Decoded:
         """All rows in their order. What was put at once is in order already."""
         if len(self.parts) == 1:
             return Decoded(*self.parts[0][1:], history)
-        rows, tokens, scores, steps = zip(*self.parts, strict=True)
+        rows, tokens, scores, extra, steps = zip(*self.parts, strict=True)
         back, width = torch.cat(rows).argsort(), max(t.size(1) for t in tokens)
         return Decoded(
             torch.cat([F.pad(t, (0, width - t.size(1)), value=self.pad) for t in tokens])[back],
             torch.cat([F.pad(s, (0, width - s.size(1))) for s in scores])[back],
+            torch.cat(extra)[back],
             torch.cat(steps)[back],
             history,
         )
@@ -83,6 +90,7 @@ class RefinementGenerator:
         self.eos = symbols.eos
         self.counters = Counters()
 
+    @torch.no_grad()
     def generate(
         self,
         models: list[Any],
@@ -98,10 +106,14 @@ class RefinementGenerator:
         if prefix_tokens is not None or constraints is not None:
             raise UsageError("--prefix-size and --constraints need an autoregressive --arch")
         net_input, n = sample["net_input"], self.options.candidates
-        with self.counters.running(self.model):
+        with self.counters.running(self.model, self.teacher):
             encoded = self.model.encode(net_input["src_tokens"], net_input["src_lengths"])
-            starts = self.model.propose(encoded, n, self.seeds(encoded), self.gold_lengths(sample))
-            decoded = self.decode_all(encoded, starts, net_input["src_tokens"])
+            lengths, options = self.gold_lengths(sample), self.options.of_model
+            ask = Ask(n=n, seeds=self.seeds(encoded), lengths=lengths, options=options)
+            decoded = self.decode_all(encoded, self.model.propose(encoded, ask), net_input["src_tokens"])
+            if self.options.collapse_repeats:
+                tokens, scores = collapsed(decoded.tokens, decoded.scores, self.symbols.pad)
+                decoded = decoded._replace(tokens=tokens, scores=scores)
             score = self.score(decoded, net_input)
             rows = best(score, n, self.options.nbest)
             hypotheses = self.hypotheses(decoded, score, rows, self.is_empty(encoded))
@@ -142,7 +154,7 @@ class RefinementGenerator:
         harvest, history = Harvest(self.symbols.pad), []
         for cut in chunks(rows, width, limit):
             part = self.decode(encoded.select(cut // n), starts.select(cut), rows[: len(cut)])
-            harvest.put(cut, part.tokens, part.scores, part.steps)
+            harvest.put(cut, Finished(part.tokens, part.scores, part.extra), part.steps)
             history += part.history
         return harvest.gather(history)
 
@@ -158,11 +170,12 @@ class RefinementGenerator:
         step, verdict = 0, state.done
         while True:
             if self.options.keep_history:
-                for row, tokens, scores in zip(alive.tolist(), *self.model.finish(state), strict=True):
+                seen = self.model.finish(state)
+                for row, tokens, scores in zip(alive.tolist(), seen.tokens, seen.scores, strict=True):
                     history[row].append((tokens.clone().cpu(), scores.clone().float().cpu()))
             if verdict is not None and bool(verdict.any()):
                 ended, going = verdict.nonzero()[:, 0], (~verdict).nonzero()[:, 0]
-                harvest.put(alive[ended], *self.model.finish(state.select(ended)), step)
+                harvest.put(alive[ended], self.model.finish(state.select(ended)), step)
                 alive, state = alive[going], state.select(going)
             if step == steps or not len(alive):
                 break
@@ -170,13 +183,14 @@ class RefinementGenerator:
             state = self.model.refine(state, step, steps)
             verdict = finished(rule, before, state, self.symbols.pad)
         if len(alive):
-            harvest.put(alive, *self.model.finish(state), step)
+            harvest.put(alive, self.model.finish(state), step)
         return harvest.gather(history)
 
     def score(self, decoded: Decoded, net_input: dict[str, Tensor]) -> Tensor:
         """(R,) candidate scores, by the teacher where there is one, else by the model's own log-probabilities."""
         if self.teacher is None:
-            total, lengths = decoded.scores.float().sum(1), (decoded.tokens != self.symbols.pad).sum(1)
+            total = decoded.scores.float().sum(1) + decoded.extra
+            lengths = (decoded.tokens != self.symbols.pad).sum(1)
         else:
             source, source_lengths = net_input["src_tokens"], net_input["src_lengths"]
             total, lengths = self.teacher.score(source, source_lengths, decoded.tokens, self.options.candidates)
@@ -184,10 +198,8 @@ class RefinementGenerator:
 
     def hypotheses(self, decoded: Decoded, score: Tensor, rows: Tensor, is_empty: list[bool]) -> list[list[Hypothesis]]:
         """(B, nbest) chosen rows as the host wants them: one copy to the host, then plain slices."""
-        pad, tokens, scores = self.symbols.pad, decoded.tokens, decoded.scores
-        if self.options.collapse_repeats:
-            tokens, scores = collapsed(tokens, scores, pad)
-        tokens, scores, score, steps = tokens.cpu(), scores.float().cpu(), score.cpu(), decoded.steps.tolist()
+        pad, tokens, scores = self.symbols.pad, decoded.tokens.cpu(), decoded.scores.float().cpu()
+        score, steps = score.cpu(), decoded.steps.tolist()
 
         def of(row: int) -> Hypothesis:
             return hypothesis(tokens[row], scores[row], score[row], pad, steps[row], decoded.history[row])

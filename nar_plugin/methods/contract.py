@@ -5,7 +5,7 @@ A model never meets the decode loop by import, only by this contract. Everything
 cut a batch into chunks without knowing the method.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Mapping, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -79,6 +79,33 @@ class State(Rows):
     done: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What a decode asks for.
+
+    ``n``: starts a sentence, all kinds multiplied (lengths × samples). ``seeds``: (B,) int64, all randomness comes from
+    them (``methods.noise``). ``lengths``: (B,) reference lengths, under ``--gold-target-len`` only. ``options``: the
+    task's decode flags that the model's ``decode_flags`` name; what later steps need of them, a model keeps in its
+    starts and states (``Rows.select`` leaves plain values alone).
+    """
+
+    n: int
+    seeds: Tensor
+    lengths: Tensor | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Finished(NamedTuple):
+    """Decoded rows: (R, T) right-padded ids, (R, T) log-probabilities in nats, 0 at pads.
+
+    ``extra``: (R,) log-probability in nats of what is no token and yet tells candidates apart (a latent, fertilities).
+    """
+
+    tokens: Tensor
+    scores: Tensor
+    extra: Tensor | None = None
+
+
 class Scored(NamedTuple):
     """Log-probabilities of given targets, in nats.
 
@@ -108,11 +135,8 @@ class DecodingModel(Protocol):
     def encode(self, src_tokens: Tensor, src_lengths: Tensor) -> Encoded:
         """(B, S) source ids, padded on either side, to whatever the later calls need. One encoder pass."""
 
-    def propose(self, encoded: Encoded, n: int, seeds: Tensor, lengths: Tensor | None = None) -> Starts:
-        """``n`` starts a sentence. ``seeds``: (B,) int64, all randomness comes from them (``methods.noise``).
-
-        ``lengths``: (B,) reference lengths, given only under ``--gold-target-len``.
-        """
+    def propose(self, encoded: Encoded, ask: Ask) -> Starts:
+        """``ask.n`` starts a sentence."""
 
     def start(self, encoded: Encoded, starts: Starts) -> State:
         """The first pass. ``encoded`` and ``starts`` have the same R rows."""
@@ -123,8 +147,8 @@ class DecodingModel(Protocol):
     def max_steps(self, asked: int) -> int:
         """How many refinements follow the first pass when ``--iter-decode-max-iter`` says ``asked``."""
 
-    def finish(self, state: State) -> tuple[Tensor, Tensor]:
-        """(R, T) right-padded ids and (R, T) log-probabilities in nats, 0 at pads. Leaves ``state`` as it is."""
+    def finish(self, state: State) -> Finished:
+        """What the state says as text; leaves ``state`` as it is. It may cost a pass where a state holds latents."""
 
     def score(self, encoded: Encoded, target: Tensor) -> Scored:
         """Log-probability of (B, T) right-padded targets ending in the end symbol."""

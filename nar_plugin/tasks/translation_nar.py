@@ -95,10 +95,11 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(f"{error}: fairseq-preprocess wrote no such split") from None
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> torch.nn.Module:
+        if self.architecture is not None:
+            # a second model, a teacher or a base: the host would make its generator that of the validation
+            return FairseqTask.build_model(self, cfg, from_checkpoint)
         self._check_bleu_args()
-        if self.architecture is None:
-            # the first model is the one trained or decoded; build_generator runs inside super and needs it
-            self.architecture = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
+        self.architecture = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
         return super().build_model(cfg, from_checkpoint)
 
     def _check_bleu_args(self) -> None:
@@ -133,6 +134,8 @@ class TranslationNarTask(TranslationTask):
         **kwargs: Any,
     ) -> Any:
         if not hasattr(models[0], "generator"):
+            if any(hasattr(model, "generator") for model in models):
+                raise UsageError("the student comes first: --path student.pt:teacher.pt")
             factory.warn_of_idle_task_flags(args, self.cfg)
             return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
         return factory.build(models, args, self.cfg, self.symbols, is_program=not isinstance(args, Namespace))

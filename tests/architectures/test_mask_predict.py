@@ -535,6 +535,15 @@ def test_the_count_of_parameters_is_that_of_the_description(arch: str, layers: i
     assert golden.count(f"mask_predict_{arch}", share_all_embeddings=True) == blocks + (tables - 100) * dim
 
 
+def test_every_sentence_has_its_own_dropout_of_the_length_token() -> None:
+    model = tiny_model()
+    model.length_dropout.p, model.training, model.length_dropout.training = 0.5, True, True
+    seen: list[torch.Tensor] = []
+    model.length_dropout.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    encoded_sources(model, SOURCES[:2])
+    assert not torch.equal(seen[0][0], seen[0][1])
+
+
 def test_no_output_layer_has_the_mask() -> None:
     model = tiny_model()
     assert model.project(torch.zeros(1, 32)).size(1) == MASK == model.target_embedding.tokens.num_embeddings - 1

@@ -78,6 +78,8 @@ DECODINGS: Sequence[Tuple[str, Tuple[Any, ...], Tuple[str, ...]]] = [
     ("with_a_reranker_but_one_path", ("--iter-decode-with-external-reranker",), ("--path student.pt:teacher.pt",)),
     ("with_a_negative_number_of_passes", ("--iter-decode-max-iter", -1), ("--iter-decode-max-iter",)),
     ("without_candidates", ("--iter-decode-with-beam", 0), ("--iter-decode-with-beam",)),
+    ("with_no_room_for_a_candidate", ("--max-candidate-tokens", 0), ("--max-candidate-tokens 0",)),
+    ("with_candidates_of_references", ("--score-reference", "--iter-decode-with-beam", 2), ("--score-reference",)),
 ]
 
 
@@ -101,6 +103,21 @@ def test_several_models_without_a_reranker_are_refused(files: Files) -> None:
 def test_a_student_is_no_reranker(files: Files) -> None:
     options = ("--path", f"{files.student}:{files.student}", "--iter-decode-with-external-reranker")
     complains(program("fairseq-generate", files.data, *TASK, *options), "autoregressive", "--path")
+
+
+def test_a_teacher_in_the_students_place_is_refused(files: Files) -> None:
+    options = ("--path", f"{files.teacher}:{files.student}", "--iter-decode-with-external-reranker")
+    complains(program("fairseq-generate", files.data, *TASK, *options), "--path student.pt:teacher.pt")
+
+
+def test_refinement_steps_of_an_autoregressive_model_are_refused(files: Files) -> None:
+    complains(program("fairseq-generate", files.data, *TASK, "--path", files.teacher, "--print-step"), "--print-step")
+
+
+@pytest.mark.parametrize("other", ["--restore-file", "--finetune-from-model"])
+def test_going_on_with_weights_of_another_shape_says_so(other: str, files: Files, tmp_path: Path) -> None:
+    options = (*TASK, *STUDENT, "--encoder-embed-dim", 64, "--save-dir", tmp_path, other, files.student)
+    complains(train(files.data, *options), "architectures match")
 
 
 def without_last_words(dictionary: Path) -> None:

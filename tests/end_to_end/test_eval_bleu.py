@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from nar_plugin import compat
+from nar_plugin.generators.loop import RefinementGenerator
+from nar_plugin.tasks.translation_nar import TranslationNarConfig, TranslationNarTask
 from tests.conftest import ADAM, LIMITS, STUDENT, TINY_TRANSFORMER
 from tests.end_to_end.programs import TASK, logged, spy, succeed
 
@@ -92,3 +94,11 @@ def test_saved_meters_of_bleu_do_not_stop_a_resume(data: Path, tmp_path: Path) -
     state = compat.load_checkpoint(str(tmp_path / "checkpoint_last.pt"))
     assert state["optimizer_history"][-1]["num_updates"] == 4
     assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_a_second_model_does_not_take_over_the_validation(data: Path, student: Path, teacher: Path) -> None:
+    """A task that loads a teacher while it trains a student still validates the student."""
+    task = TranslationNarTask.setup_task(TranslationNarConfig(data=str(data), eval_bleu=True, seed=1))
+    model = compat.load_model(str(student), task)
+    compat.load_model(str(teacher), task)
+    assert isinstance(task.sequence_generator, RefinementGenerator) and task.sequence_generator.model is model

@@ -5,13 +5,13 @@ Each has a plain function beside it that says, one sentence at a time, what the 
 
 from argparse import Namespace
 from dataclasses import dataclass, replace
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nar_plugin.methods import noise
-from nar_plugin.methods.contract import Encoded, Scored, Starts, State
+from nar_plugin.methods.contract import Ask, Encoded, Finished, Scored, Starts, State
 from nar_plugin.methods.symbols import right_padded
 from tests.tiny import EOS, FIRST_WORD, PAD, SYMBOLS, WORDS, Row, stacked
 
@@ -99,9 +99,10 @@ def latent_text(source: Row, steps: int, offset: int = 0) -> Row:
 
 
 class LatentStub(Stub):
-    def propose(self, encoded: Encoded, n: int, seeds: Tensor, lengths: Optional[Tensor] = None) -> LatentStarts:
+    def propose(self, encoded: Encoded, ask: Ask) -> LatentStarts:
+        seeds = ask.seeds
         offsets = [torch.zeros_like(seeds)]
-        offsets += [(noise.uniform(noise.fold(seeds, c), 1)[:, 0] * 90).long() + 1 for c in range(1, n)]
+        offsets += [(noise.uniform(noise.fold(seeds, c), 1)[:, 0] * 90).long() + 1 for c in range(1, ask.n)]
         return LatentStarts(offset=torch.stack(offsets, 1).flatten())
 
     def start(self, encoded: Encoded, starts: LatentStarts) -> LatentState:
@@ -115,11 +116,11 @@ class LatentStub(Stub):
         latent = next_latent(state.latent, step)
         return replace(state, latent=latent, lengths=length_of(latent))
 
-    def finish(self, state: LatentState) -> tuple[Tensor, Tensor]:
+    def finish(self, state: LatentState) -> Finished:
         places = torch.arange(int(state.lengths.max()))
         tokens = FIRST_WORD + (state.latent[:, None] + places) % WORDS
         tokens = tokens.masked_fill(places >= state.lengths[:, None], PAD)
-        return tokens, falling(tokens)
+        return Finished(tokens, falling(tokens))
 
 
 # --- a draft-and-verify method: unknown lengths, rows that say themselves when they are done
@@ -181,7 +182,7 @@ class DraftStub(Stub):
     def max_steps(self, asked: int) -> int:
         return 100
 
-    def propose(self, encoded: Encoded, n: int, seeds: Tensor, lengths: Optional[Tensor] = None) -> Starts:
+    def propose(self, encoded: Encoded, ask: Ask) -> Starts:
         return Starts()
 
     def start(self, encoded: Encoded, starts: Starts) -> DraftState:
@@ -197,8 +198,8 @@ class DraftStub(Stub):
         done = torch.tensor([row[-1] == EOS for row in rows])
         return DraftState(tokens=padded(rows), done=done, source=source)
 
-    def finish(self, state: DraftState) -> tuple[Tensor, Tensor]:
-        return state.tokens, falling(state.tokens)
+    def finish(self, state: DraftState) -> Finished:
+        return Finished(state.tokens, falling(state.tokens))
 
 
 # --- a method that settles after a number of steps which the first source word says
@@ -219,8 +220,8 @@ class SettlingState(State):
 
 
 class SettlingStub(Stub):
-    def propose(self, encoded: Encoded, n: int, seeds: Tensor, lengths: Optional[Tensor] = None) -> Starts:
-        return Starts(lengths=torch.full((len(seeds) * n,), WORDS))
+    def propose(self, encoded: Encoded, ask: Ask) -> Starts:
+        return Starts(lengths=torch.full((len(ask.seeds) * ask.n,), WORDS))
 
     def start(self, encoded: Encoded, starts: Starts) -> SettlingState:
         return self.after(encoded.source, 0)
@@ -232,8 +233,8 @@ class SettlingStub(Stub):
         self.note(source)
         return SettlingState(tokens=padded([settling_text(plain(row), step) for row in source]), source=source)
 
-    def finish(self, state: SettlingState) -> tuple[Tensor, Tensor]:
-        return state.tokens, falling(state.tokens)
+    def finish(self, state: SettlingState) -> Finished:
+        return Finished(state.tokens, falling(state.tokens))
 
 
 class ConsumingStub(Stub):
@@ -273,8 +274,8 @@ class TableStub(Stub):
         super().__init__()
         self.table = table
 
-    def propose(self, encoded: Encoded, n: int, seeds: Tensor, lengths: Optional[Tensor] = None) -> TableStarts:
-        return TableStarts(candidate=torch.arange(n).repeat(len(seeds)))
+    def propose(self, encoded: Encoded, ask: Ask) -> TableStarts:
+        return TableStarts(candidate=torch.arange(ask.n).repeat(len(ask.seeds)))
 
     def start(self, encoded: Encoded, starts: TableStarts) -> TableState:
         self.note(encoded.source)
@@ -287,8 +288,8 @@ class TableStub(Stub):
     def refine(self, state: TableState, step: int, steps: int) -> TableState:
         return state
 
-    def finish(self, state: TableState) -> tuple[Tensor, Tensor]:
-        return state.tokens, state.scores
+    def finish(self, state: TableState) -> Finished:
+        return Finished(state.tokens, state.scores)
 
 
 class UnigramTeacher:
@@ -296,6 +297,9 @@ class UnigramTeacher:
 
     ``log_probs[first source word][token]``, whatever stands before. ``inputs``: what its decoder was given.
     """
+
+    def max_decoder_positions(self) -> int:
+        return 1000
 
     def __init__(self, log_probs: dict[int, dict[int, float]]) -> None:
         self.log_probs, self.inputs, self.encoder = log_probs, [], self

@@ -101,3 +101,19 @@ def test_stray_symbols_do_not_change_what_a_teacher_reads(transformer: Any) -> N
     assert {int(n) for _, n in scores} == {4}
     for total, _ in scores[1:]:
         torch.testing.assert_close(total, scores[0][0])
+
+
+def test_a_score_that_is_no_number_never_wins() -> None:
+    assert best(torch.tensor([-1.0, float("nan"), -2.0]), 3, 3).tolist() == [[0, 2, 1]]
+
+
+@torch.no_grad()
+def test_a_candidate_that_a_teacher_cannot_read_loses(transformer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    net_input = sample_of([[5, 6, 7]])["net_input"]
+    tokens = stacked([[5, 6, 7], [5, 6, 7, 8, 9, 10, 11]])
+    teacher = Teacher(transformer, SYMBOLS)
+    free, _ = teacher.score(net_input["src_tokens"], net_input["src_lengths"], tokens, 2)
+    monkeypatch.setattr(transformer, "max_decoder_positions", lambda: 6)
+    total, count = teacher.score(net_input["src_tokens"], net_input["src_lengths"], tokens, 2)
+    assert float(total[0]) == pytest.approx(float(free[0]), abs=1e-5) and total[1] == -torch.inf
+    assert count.tolist() == [4, 8]

@@ -247,3 +247,22 @@ def test_a_program_prints_its_counts_when_it_ends(monkeypatch: pytest.MonkeyPatc
     assert not registered
     generator = factory.build([tiny_model()], Namespace(), task_options(), SYMBOLS, is_program=True)
     assert registered == [generator.counters.report]
+
+
+def test_no_refinement_is_no_idle_flag_of_a_one_pass_model() -> None:
+    assert not factory.given(Namespace(iter_decode_max_iter=0), Namespace())
+    assert factory.given(Namespace(iter_decode_max_iter=1), Namespace()) == {"iter_decode_max_iter"}
+
+
+def test_a_flag_that_only_a_model_understands_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(factory.MODEL_FLAGS, "latent_inference", "delta")
+    stub, cfg = stubs.LatentStub(), Namespace(**vars(task_options()), latent_inference="score")
+    with pytest.raises(UsageError, match="--latent-inference"):
+        factory.build([stub], Namespace(), cfg, SYMBOLS, is_program=False)
+    stub.decode_flags = stub.decode_flags | {"latent_inference"}
+    generator = factory.build([stub], Namespace(), cfg, SYMBOLS, is_program=False)
+    asked = []
+    propose = stub.propose
+    stub.propose = lambda encoded, ask: asked.append(ask) or propose(encoded, ask)
+    generator.generate([stub], sample_of([[5, 6]]))
+    assert asked[0].options == {"latent_inference": "score"}
