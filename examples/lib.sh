@@ -35,14 +35,14 @@ step() {
   shift
   local stamp=$OUT/.stamps/$name began=$SECONDS
   mkdir -p "$OUT/.stamps"
-  if [[ -e $stamp && $(<"$stamp") == "$(_seal "$*")" ]]; then
+  if [[ -e $stamp && $(<"$stamp") == "$(_seal "${*@Q}")" ]]; then
     echo "== $name: done before"
     return
   fi
   rm -f "$stamp"
   say "$name"
   "$@"
-  _seal "$*" >"$stamp"
+  _seal "${*@Q}" >"$stamp"
   echo "== $name: $((SECONDS - began)) s"
 }
 
@@ -85,7 +85,7 @@ train() {
   local name=$1 data=$2
   shift 2
   local folder=$OUT/models/$name log=$OUT/logs/$name.log weights=(--inputs "$OUT/models/$name/checkpoint_last.pt") asked
-  asked="$(stat -c '%n %Y' "$data") $*"
+  asked="$(stat -c '%n %Y' "$data") ${*@Q}"
   # another command, or data made anew: another training
   [[ -e $folder/command && $(<"$folder/command") == "$asked" ]] || rm -rf "$folder"
   mkdir -p "$folder" "$OUT/logs"
@@ -102,10 +102,11 @@ train() {
 _mend_last() {
   local newest last=$1/checkpoint_last.pt
   newest=$(find "$1" -name 'checkpoint_*_*.pt' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d ' ' -f 2-)
-  if [[ -n $newest && $(stat -c %s "$last" 2>/dev/null || echo 0) -lt $(stat -c %s "$newest") ]]; then
-    cp "$newest" "$last"
-  fi
+  if [[ -n $newest ]] && ! _is_whole "$last"; then cp "$newest" "$last"; fi
 }
+
+# A checkpoint is a zip file, and the last thing written of one is a record of 22 bytes that begins with PK 5 6.
+_is_whole() { [[ -f $1 && $(tail -c 22 "$1" | head -c 4) == PK$'\005\006' ]]; }
 
 # One short line for each report of fairseq-train. Errors are shown as they are.
 _progress() {

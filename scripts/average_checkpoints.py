@@ -75,6 +75,8 @@ def average(paths: List[Path], half: bool = False) -> State:
     first: State = {}
     for path in paths:
         state = load_checkpoint(str(path))
+        if not (state.get("cfg") or state.get("args")):
+            raise UsageError(f"{path} is not a fairseq checkpoint: it does not say which model it is of")
         first = first or state
         unlike = difference(first, state)
         if unlike:
@@ -98,10 +100,17 @@ def share(weights: Dict[str, Tensor], like: Dict[str, Tensor]) -> Dict[str, Tens
 
 def save(state: State, path: Path) -> None:
     """Writes the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    torch.save(state, unfinished)
-    unfinished.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "wb") as out:  # errors of torch's own opening are no OSError
+            torch.save(state, out)
+        unfinished.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        if unfinished.is_file():
+            unfinished.unlink()
 
 
 def parse() -> argparse.Namespace:

@@ -76,6 +76,13 @@ is_whole() {
     (($(grep -c '^S-' "$1") == $(grep '^H-' "$1" | cut -f 1 | uniq | wc -l)))
 }
 
+# fairseq-generate divides by the time it took, and a shard without a batch takes none: there was nothing to translate.
+accept_empty() {
+  if [[ ! -s $1.part ]] && tail -n 4 "$1.log" | grep -q 'num_sentences / gen_timer.sum'; then
+    echo "Generate train: nothing" >"$1.part"
+  fi
+}
+
 # The shard of a sentence follows from fairseq's own splitting of the batches; ids stay those of the whole set.
 start_shard() {
   fairseq-generate "${option[data]}" --user-dir "$root/nar_plugin" --task "${option[task]}" \
@@ -104,6 +111,7 @@ for ((first = 0; first < ${#todo[@]}; first += option[jobs])); do
     ((seconds % 20)) || report
   done
   for i in "${now[@]}"; do
+    accept_empty "$parts/$i"
     is_whole "$parts/$i.part" || fail "shard $i failed: $(tail -n 1 "$parts/$i.log") (all of it: $parts/$i.log)"
     mv "$parts/$i.part" "$parts/$i.txt"
   done

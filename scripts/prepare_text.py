@@ -59,12 +59,18 @@ def read_lines(path: Path) -> List[str]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes the file whole or not at all; ends the program if it cannot be written."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(unfinished, "w", encoding="utf-8", newline="\n") as out:
-        out.writelines(line + "\n" for line in lines)
-    unfinished.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "w", encoding="utf-8", newline="\n") as out:
+            out.writelines(line + "\n" for line in lines)
+        unfinished.replace(path)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}")
+    finally:
+        if unfinished.is_file():
+            unfinished.unlink()
 
 
 def tokenizer(lang: str) -> LineFunction:
@@ -76,7 +82,10 @@ def tokenizer(lang: str) -> LineFunction:
 def segmenter(lang: str, codes: Path) -> LineFunction:
     """Line to BPE tokens, as fairseq's ``--bpe subword_nmt`` after its ``--tokenizer moses``."""
     tokenize = tokenizer(lang)
-    bpe = BPE(StringIO(read(codes).decode("utf-8")))
+    try:
+        bpe = BPE(StringIO(read(codes).decode("utf-8")))
+    except UnicodeDecodeError:
+        fail(f"{codes} holds no BPE codes: it is not UTF-8")
     return lambda line: bpe.process_line(tokenize(line))
 
 
