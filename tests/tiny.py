@@ -61,11 +61,11 @@ def stand_in_task(words: int = WORDS) -> StandInTask:
     return StandInTask(shared, shared)
 
 
-def config(arch: str = "mask_predict_tiny", positions: int = POSITIONS, **options: Any) -> MaskPredictConfig:
+def config(arch: str = "mask_predict_tiny", longest: int = POSITIONS, **options: Any) -> MaskPredictConfig:
     """The options of a preset as the command line would give them."""
     args = Namespace(**options)
     ARCH_CONFIG_REGISTRY[arch](args)
-    cfg = MaskPredictConfig(max_source_positions=positions, max_target_positions=positions)
+    cfg = MaskPredictConfig(max_source_positions=longest, max_target_positions=longest)
     cfg._name = arch
     for name, value in vars(args).items():
         setattr(cfg, name, value)

@@ -123,7 +123,7 @@ class DecodingModel(Protocol):
 
     ``counted`` names the sub-modules whose forward passes are counted; ``decode_flags`` the decode options which this
     model heeds (all others are refused); ``silent_iterations`` stands for ``--iter-decode-max-iter`` where a
-    validation decode does not say it; ``keeps_asked_passes`` is True where a stop rule would change the method.
+    validation decode does not say it; ``default_stop_rule``, if there is one, for ``--stop-rule`` (else ``none``).
     """
 
     decode_flags: frozenset[str]

@@ -17,12 +17,12 @@ COUNTED = ("mask_predict_tiny", "mask_predict_small")
 
 
 def shapes(arch: str, **options: Any) -> dict[str, list[int]]:
-    model = tiny_model(words=WORDS, is_lively=False, arch=arch, positions=POSITIONS, **options)
+    model = tiny_model(words=WORDS, is_lively=False, arch=arch, longest=POSITIONS, **options)
     return {name: list(weight.shape) for name, weight in model.state_dict().items()}
 
 
 def count(arch: str, **options: Any) -> int:
-    model = tiny_model(words=WORDS, is_lively=False, arch=arch, positions=POSITIONS, **options)
+    model = tiny_model(words=WORDS, is_lively=False, arch=arch, longest=POSITIONS, **options)
     return sum(weight.numel() for weight in model.parameters())
 
 

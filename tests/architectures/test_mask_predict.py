@@ -418,7 +418,7 @@ def test_a_predicted_unknown_word_is_final() -> None:
 @torch.no_grad()
 def test_targets_longer_than_255_are_decoded() -> None:
     """CMLM-17: lengths have as many classes as there are positions (fairseq clamps them at 255)."""
-    model = with_lengths(tiny_model(positions=400), [300, 400])
+    model = with_lengths(tiny_model(longest=400), [300, 400])
     best = decode(model, sample_of(SOURCES[:2]), iterations=1, candidates=2, nbest=2)
     assert {len(hypothesis["tokens"]) for group in best for hypothesis in group} == {300, 400}
     sample = sample_of(SOURCES[:1], random_rows(1, 280, seed=2, shortest=280))
@@ -561,6 +561,37 @@ def test_initial_weights_are_those_of_bert() -> None:
     }
     assert all(abs(float(w.std()) - 0.02) < 0.002 for w in weights.values() if w.numel() > 2000)
     assert len([w for w in weights.values() if w.numel() > 2000]) > 5
+
+
+OTHER_MODELS = {
+    "initialization": "xavier",
+    "positions": "sinusoidal",
+    "normalize_before": True,
+    "activation_fn": "relu",
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", OTHER_MODELS)
+def test_an_option_of_the_network_makes_another_network(name: str) -> None:
+    usual, other = tiny_model(), tiny_model(**{name: OTHER_MODELS[name]})
+    lengths = [encoded_sources(model, SOURCES[:2]).length_log_probs for model in (usual, other)]
+    assert not torch.allclose(*lengths, atol=1e-3)
+
+
+def test_under_glorots_initialisation_tokens_are_scaled_by_the_root_of_the_width() -> None:
+    assert tiny_model(initialization="xavier").target_embedding.scale == 32**0.5
+    assert tiny_model().target_embedding.scale == 1.0
+
+
+@pytest.mark.parametrize("name", ["dropout", "attention_dropout", "activation_dropout"])
+def test_every_dropout_drops_in_training_and_only_there(name: str) -> None:
+    model = tiny_model(**{name: 0.5})
+    once, again = (encoded_sources(model, SOURCES[:2]).length_log_probs for _ in range(2))
+    assert torch.equal(once, again)
+    model.train()
+    once, again = (encoded_sources(model, SOURCES[:2]).length_log_probs for _ in range(2))
+    assert not torch.equal(once, again)
 
 
 def test_a_preset_fills_in_only_what_was_left_out() -> None:
