@@ -20,9 +20,13 @@ fail() {
 
 # step NAME [from INPUT...] to OUTPUT... -- COMMAND...
 # Runs COMMAND unless the stamp of NAME says that this very command made these OUTPUTs from these INPUTs and that they
-# are whole: outputs still have their size, inputs were not made anew.
+# are whole: outputs still have their size, inputs were not made anew. A COMMAND that is a function is known by its lines;
+# $SEAL says what else it depends on. With $ONLY, all steps but the one of that name are passed over.
+STEPS=()
 step() {
-  local name=$1 list=outputs inputs=() outputs=()
+  local name=$1 list=outputs inputs=() outputs=() input
+  STEPS+=("$name")
+  if [[ -n ${ONLY:-} && $ONLY != "$name" ]]; then return; fi
   shift
   while [[ $1 != -- ]]; do
     case $1 in
@@ -35,21 +39,25 @@ step() {
   shift
   local stamp=$OUT/.stamps/$name began=$SECONDS
   mkdir -p "$OUT/.stamps"
-  if [[ -e $stamp && $(<"$stamp") == "$(_seal "${*@Q}")" ]]; then
+  if [[ -e $stamp && $(<"$stamp") == "$(_seal "$@")" ]]; then
     echo "== $name: done before"
     return
   fi
   rm -f "$stamp"
+  for input in "${inputs[@]}"; do
+    [[ -e $input ]] || fail "step $name needs $input: run the steps before it"
+  done
   say "$name"
   "$@"
-  _seal "${*@Q}" >"$stamp"
+  _seal "$@" >"$stamp"
   echo "== $name: $((SECONDS - began)) s"
 }
 
 # The command, and the state of the inputs and outputs of step; an absent file spoils the seal, so that it matches nothing.
 _seal() {
   local file
-  printf '%s\n' "$1"
+  printf '%s\n' "${*@Q}" "${SEAL:-}"
+  declare -f "$1" || true
   for file in "${inputs[@]}"; do
     stat -c '%n %s %Y' "$file" 2>/dev/null || echo "$file is missing at $RANDOM"
   done
@@ -58,50 +66,170 @@ _seal() {
   done
 }
 
-# both COMMAND1 : COMMAND2: two steps at once on two cores; fails if either fails.
-both() {
-  local first=()
-  while [[ $1 != : ]]; do
-    first+=("$1")
-    shift
+# The last line of a recipe: an $ONLY that named no step has done nothing.
+check_only() {
+  if [[ -n ${ONLY:-} && " ${STEPS[*]} " != *" $ONLY "* ]]; then fail "no step is called $ONLY; there are: ${STEPS[*]}"; fi
+}
+
+# together COMMAND1 : COMMAND2 : ...: steps side by side, $JOBS at once (two cores: 2); fails if any fails.
+together() {
+  local jobs=0 failed=0 command=() word
+  ((${JOBS:-2} > 0)) || fail "JOBS wants a whole number above 0, not $JOBS"
+  if [[ -n ${ONLY:-} ]]; then jobs=-1; fi # one does something, and a background would forget what steps there are
+  for word in "$@" :; do
+    if [[ $word != : ]]; then
+      command+=("$word")
+      continue
+    fi
+    if ((${#command[@]} == 0)); then continue; fi
+    if ((jobs < 0)); then
+      "${command[@]}"
+    else
+      if ((jobs == ${JOBS:-2})); then
+        wait -n || failed=1
+        jobs=$((jobs - 1))
+      fi
+      # in the background: after `||` bash would forget to stop at the first error inside
+      "${command[@]}" &
+      jobs=$((jobs + 1))
+    fi
+    command=()
   done
-  shift
-  # both in the background: after `||` bash would forget to stop at the first error inside
-  local pids=() pid failed=0
-  "${first[@]}" &
-  pids+=($!)
-  "$@" &
-  pids+=($!)
-  for pid in "${pids[@]}"; do
-    wait "$pid" || failed=1
-  done
+  for ((; jobs > 0; jobs--)); do wait -n || failed=1; done
   return "$failed"
+}
+
+# fetch FILE SHA256 URL...: FILE, a gzip file, from the folder $OFFLINE or else from the first URL that serves it whole.
+# An interrupted download goes on. SHA256 is - where none is known: then only gzip's own check is made.
+fetch() {
+  local file=$1 sum=$2 url part=$1.part
+  shift 2
+  mkdir -p "$(dirname "$file")"
+  if [[ -n ${OFFLINE:-} ]]; then
+    [[ -f $OFFLINE/${file##*/} ]] || fail "--offline: no ${file##*/} in $OFFLINE"
+    cp "$OFFLINE/${file##*/}" "$part"
+    _is_served "$part" "$sum" "$OFFLINE/${file##*/}" || exit 2
+  else
+    command -v curl >/dev/null || fail "curl is needed to download; or put the files into a folder: --offline DIR"
+    for url in "$@" ""; do
+      [[ -n $url ]] || fail "${file##*/} could not be had; put it into a folder yourself: --offline DIR"
+      _download "$url" "$part" || continue # what came is kept, for the next call to go on with
+      if _is_served "$part" "$sum" "$url"; then break; fi
+      rm -f "$part"
+    done
+  fi
+  mv "$part" "$file"
+}
+
+# Goes on with what is there; where that makes no whole file (a server that cannot go on, another file), from the start.
+# A download that breaks off leaves what came.
+_download() {
+  local url=$1 part=$2 options=(--fail --location --silent --show-error --connect-timeout 20 --speed-time 60
+    --speed-limit 100 --retry 3 --retry-delay 1)
+  if [[ ! -s $part ]]; then
+    curl "${options[@]}" --output "$part" "$url"
+  elif ! { curl "${options[@]}" --continue-at - --output "$part" "$url" && gzip -t "$part"; } 2>/dev/null; then
+    curl "${options[@]}" --output "$part.new" "$url" && mv "$part.new" "$part"
+  fi
+}
+
+# Says in one line what is wrong with a download.
+_is_served() {
+  local part=$1 sum=$2 from=$3
+  if head -c 512 "$part" | tr -d '\0' | grep -qiE '<(!doctype|html)'; then
+    echo "${0##*/}: $from is an HTML page, not a gzip file" >&2
+  elif ! gzip -t "$part" 2>/dev/null; then
+    echo "${0##*/}: $from is no gzip file, or cut short" >&2
+  elif [[ $sum != - && $(sha256sum <"$part") != "$sum "* ]]; then
+    echo "${0##*/}: $from has another checksum than the one recorded" >&2
+  else
+    return 0
+  fi
+  return 1
+}
+
+# The pipeline of text: $RAW and $BPE hold {train,valid,test}.{$SOURCE,$TARGET}.
+
+# to_bpe [CODES]: all of $RAW to $BPE, by codes learnt from both sides of the train split unless they are given.
+to_bpe() {
+  local split lang prepare=(python scripts/prepare_text.py)
+  mkdir -p "$BPE"
+  if [[ -n ${1:-} ]]; then
+    cp "$1" "$OUT/codes"
+  else
+    TQDM_DISABLE=1 "${prepare[@]}" learn --input "$RAW/train.$SOURCE:$SOURCE" "$RAW/train.$TARGET:$TARGET" --merges "$MERGES" \
+      --codes "$OUT/codes"
+  fi
+  for split in train valid test; do
+    for lang in "$SOURCE" "$TARGET"; do
+      "${prepare[@]}" apply --input "$RAW/$split.$lang" --lang "$lang" --codes "$OUT/codes" --output "$BPE/$split.$lang"
+    done
+  done
+}
+
+# binarise FOLDER FLAGS...: fairseq-preprocess of the texts that the flags name
+binarise() {
+  local folder=$1
+  shift
+  rm -rf "$folder"
+  fairseq-preprocess --user-dir "$PLUGIN" --source-lang "$SOURCE" --target-lang "$TARGET" --joined-dictionary \
+    --destdir "$folder" --workers 2 "$@" >"$OUT/preprocess.log" 2>&1 ||
+    fail "fairseq-preprocess failed; see $OUT/preprocess.log"
+  grep -o '\[.*sents.*' "$OUT/preprocess.log"
+}
+
+# distil FOLDER FLAGS...: what $OUT/models/teacher.pt says to the train split, into FOLDER
+distil() {
+  local folder=$1
+  shift
+  bash scripts/distill.sh --data "$OUT/bin" --teacher "$OUT/models/teacher.pt" --source-lang "$SOURCE" \
+    --target-lang "$TARGET" --source-text "$BPE/train.$SOURCE" --target-text "$BPE/train.$TARGET" --output "$folder" "$@"
+}
+
+DEVICE=(--cpu)
+if [[ -n ${GPU:-} ]]; then DEVICE=(); fi
+
+# The rows of the table: row ID WORDS-OF-TRAINING FLAGS..., with the flags that every system shares.
+DECODE=(--user-dir "$PLUGIN" --task translation_nar "${DEVICE[@]}")
+ROWS=()
+words() { printf '%q ' "$@"; }
+row() {
+  local id=$1 train=$2
+  shift 2
+  ROWS+=(--system "$id" "$(words --train "$train" "${DECODE[@]}" "$@")")
 }
 
 # train NAME DATA FLAGS...: fairseq-train into $OUT/models/NAME, which a killed run goes on with. Progress on the screen,
 # everything in $OUT/logs/NAME.log. Afterwards the weights alone are in $OUT/models/NAME.pt: those of the last checkpoint,
-# or the average of the last $AVERAGE.
+# or the average of the last $AVERAGE, with $TO_RELEASE in float16 and without this machine's paths; and the validation
+# curve in $OUT/models/NAME.curve.json.
 train() {
   local name=$1 data=$2
   shift 2
   local folder=$OUT/models/$name log=$OUT/logs/$name.log weights=(--inputs "$OUT/models/$name/checkpoint_last.pt") asked
   asked="$(stat -c '%n %Y' "$data") ${*@Q}"
   # another command, or data made anew: another training
-  [[ -e $folder/command && $(<"$folder/command") == "$asked" ]] || rm -rf "$folder"
+  [[ -e $folder/command && $(<"$folder/command") == "$asked" ]] || rm -rf "$folder" "$log"
   mkdir -p "$folder" "$OUT/logs"
+  if command -v flock >/dev/null; then
+    exec 9<"$folder" # a training that outlived its recipe holds it too
+    flock -n 9 || fail "another training is at work on $folder"
+  fi
   printf '%s' "$asked" >"$folder/command"
   _mend_last "$folder"
   if [[ -n ${AVERAGE:-} ]]; then weights=(--dir "$folder" --last "$AVERAGE"); fi
+  if [[ -n ${TO_RELEASE:-} ]]; then weights+=(--half --forget-paths); fi
   PYTHONUNBUFFERED=1 fairseq-train "$data" --user-dir "$PLUGIN" --save-dir "$folder" --no-progress-bar \
     --log-format simple "$@" 2>&1 | tee -a "$log" | _progress "$name" || fail "training $name failed; see $log"
   python scripts/average_checkpoints.py "${weights[@]}" --output "$OUT/models/$name.pt" >>"$log" 2>&1 ||
     fail "writing the weights of $name failed; see $log"
+  python scripts/training_curve.py "$log" --output "$OUT/models/$name.curve.json"
 }
 
 # A kill may cut the host's copy of the newest checkpoint to checkpoint_last.pt; the newest itself is always whole.
 _mend_last() {
   local newest last=$1/checkpoint_last.pt
-  newest=$(find "$1" -name 'checkpoint_*_*.pt' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d ' ' -f 2-)
+  newest=$(find "$1" -name 'checkpoint*[0-9].pt' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d ' ' -f 2-)
   if [[ -n $newest ]] && ! _is_whole "$last"; then cp "$newest" "$last"; fi
 }
 

@@ -6,7 +6,6 @@ average_checkpoints.py --dir checkpoints --best 5 --metric bleu --output average
 """
 
 import argparse
-import os
 import re
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
@@ -14,8 +13,8 @@ from typing import Any, Dict, List, Tuple
 import torch
 from torch import Tensor
 
+from files import fail, whole
 from nar_plugin.compat import UsageError, load_checkpoint
-from prepare_text import fail
 
 State = Dict[str, Any]
 
@@ -92,6 +91,17 @@ def average(paths: List[Path], half: bool = False) -> State:
     return state
 
 
+def without_paths(setting: Any) -> Any:
+    """A setting, or a tree of them, in which of every absolute path the last part alone is left."""
+    if isinstance(setting, argparse.Namespace):
+        return argparse.Namespace(**without_paths(vars(setting)))
+    if isinstance(setting, dict):
+        return {name: without_paths(value) for name, value in setting.items()}
+    if isinstance(setting, list):
+        return [without_paths(value) for value in setting]
+    return Path(setting).name if isinstance(setting, str) and Path(setting).is_absolute() else setting
+
+
 def share(weights: Dict[str, Tensor], like: Dict[str, Tensor]) -> Dict[str, Tensor]:
     """Lets tied weights share memory as they do in `like`, so that the file holds them once."""
     shared: Dict[Tuple[int, torch.Size], Tensor] = {}
@@ -100,17 +110,11 @@ def share(weights: Dict[str, Tensor], like: Dict[str, Tensor]) -> Dict[str, Tens
 
 def save(state: State, path: Path) -> None:
     """Writes the file whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb") as out:  # errors of torch's own opening are no OSError
+        with whole(path) as unfinished, open(unfinished, "wb") as out:  # errors of torch's own opening are no OSError
             torch.save(state, out)
-        unfinished.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        if unfinished.is_file():
-            unfinished.unlink()
 
 
 def parse() -> argparse.Namespace:
@@ -122,6 +126,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--metric", default="bleu", help="of --best: bleu (default), loss, ... as the files are named")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--half", action="store_true", help="store float16")
+    kept_out = "leave the folders of this machine out of the settings: for a file that others will get"
+    parser.add_argument("--forget-paths", action="store_true", help=kept_out)
     return parser.parse_args()
 
 
@@ -138,7 +144,10 @@ def chosen(args: argparse.Namespace) -> List[Path]:
 def main() -> None:
     args = parse()
     paths = chosen(args)
-    save(average(paths, args.half), args.output)
+    state = average(paths, args.half)
+    if args.forget_paths:
+        state.update({name: without_paths(state.get(name)) for name in ("cfg", "args")})
+    save(state, args.output)
     print(f"{args.output}: average of {len(paths)}:", *paths, sep="\n  ")
 
 

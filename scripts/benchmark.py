@@ -7,23 +7,25 @@
 
 A system is an id and the flags of fairseq-generate as one would type them, and three more: --train WORDS (what it was
 trained on), --baseline NAME (which of the teacher's searches its speed is compared with, beam5 if not said) and
---converged {yes,no}. --teacher stands for the systems ar-greedy, ar-beam3 and ar-beam5, and ar-beam4 where it is named.
-Hypotheses lose subword-nmt's marks and are detokenised by Moses, whatever the flags say of it.
+--curve FILE (of training_curve.py: whether it has converged). --teacher stands for the systems ar-greedy, ar-beam3 and
+ar-beam5, and ar-beam4 where it is named. Hypotheses lose subword-nmt's marks and are detokenised by Moses, whatever the
+flags say of it.
 
 Every system is a process of its own, and only one of them computes at a time. Each first decodes all sentences in
 batches, for the scores. Then all decode the same sample, a sentence at a time, in short turns, A-B-A-B, several times.
+
+With --forced-length N in place of --reference there are no scores, only times: of systems whose flags force N tokens on
+every hypothesis, which is checked (--min-len N --max-len-a 0 --max-len-b N for fairseq's own search; for ours
+--gold-target-len and references of N tokens).
 """
 
 import argparse
-import datetime
-import hashlib
 import multiprocessing
 import os
 import random
 import re
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -35,8 +37,11 @@ from sacrebleu.metrics import BLEU, CHRF
 
 import report
 import results
+import training_curve
 from engine import BenchmarkError, Timing, serve
-from prepare_text import detokenizer, read_lines, write_lines
+from files import write_lines
+from prepare_text import detokenizer, read_lines
+from provenance import commit, now, sha256
 from results import ID, Row
 
 WARM_UP = 10
@@ -100,12 +105,12 @@ def system_of(name: str, words: str) -> System:
     ours = argparse.ArgumentParser(prog=f"benchmark.py: {name}", add_help=False, allow_abbrev=False)
     ours.add_argument("--train")
     ours.add_argument("--baseline", choices=report.BASELINES)
-    ours.add_argument("--converged", choices=("yes", "no"))
+    ours.add_argument("--curve", type=Path)
     try:
         told, flags = ours.parse_known_args(shlex.split(words))
-    except ValueError as error:
+        converged = training_curve.is_converged(training_curve.load(told.curve)) if told.curve else None
+    except (ValueError, OSError) as error:
         raise BenchmarkError(f"{name}: {error}") from None
-    converged = None if told.converged is None else told.converged == "yes"
     return System(name, shlex.join(flags), told.train, told.baseline, converged)
 
 
@@ -223,35 +228,20 @@ def quality_fields(subwords: List[str], references: List[str], lang: str) -> Tup
     }
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def commit() -> Optional[str]:
-    """The commit of this project, ``-dirty`` where its code differs from it; None outside of git."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "nar_plugin", "scripts") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def common_facts(workers: Sequence[Worker]) -> Row:
     """Fields that all rows of a run share. Raises BenchmarkError for two teachers or different sentences."""
     teachers = {sha256(Path(w.facts["checkpoint"])) for w in workers if w.system.search}
     if len(teachers) > 1:
         raise BenchmarkError("the baselines are not all of one teacher")
+    if len({(w.facts["size"], w.facts["device"]) for w in workers}) > 1:
+        raise BenchmarkError("the systems are not of one size and on one device: a speed-up would compare the two")
     if any(w.facts["source_lengths"] != workers[0].facts["source_lengths"] for w in workers):
         raise BenchmarkError("the systems do not decode the same sentences (--gen-subset?)")
     return {
         "teacher_sha256": next(iter(teachers), None),
         "command": shlex.join(["scripts/benchmark.py", *sys.argv[1:]]),
         "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
     }
 
 
@@ -281,11 +271,9 @@ def compare(rows: List[Row], searches: Dict[str, str]) -> None:
             row["speedup"] = row["speedups"][row["baseline"]]
 
 
-def measure_quality(
-    workers: Sequence[Worker], references: List[str], threads: int
-) -> Tuple[List[Row], List[List[str]]]:
+def measure_quality(workers: Sequence[Worker], common: Row, references: List[str]) -> Tuple[List[Row], List[List[str]]]:
     """Rows without times, and the hypotheses of each."""
-    common, rows, hypotheses = {**common_facts(workers), "threads": threads}, [], []
+    rows, hypotheses = [], []
     for worker in workers:
         texts, measured = quality_fields(worker.call("decode_all"), references, worker.facts["target_lang"])
         rows.append(row_of(worker, measured, common))
@@ -299,8 +287,9 @@ def add_times(rows: List[Row], workers: Sequence[Worker], args: argparse.Namespa
     lengths = workers[0].facts["source_lengths"]
     order = random.Random(args.sample_seed).sample(range(len(lengths)), len(lengths))
     chosen = order[: args.sentences]
+    warm_up = [chosen[i % len(chosen)] for i in range(WARM_UP)]
     since = None if noisy else cpu_usage(workers)
-    timings = measure_times(workers, chosen, order[:WARM_UP], args.repeats)
+    timings = measure_times(workers, chosen, warm_up, args.repeats)
     if since and cores_of_others(since, workers) > BUSY:
         noisy = True
         print("benchmark.py: the machine did not stay quiet; the rows are marked as noisy", file=sys.stderr)
@@ -309,12 +298,20 @@ def add_times(rows: List[Row], workers: Sequence[Worker], args: argparse.Namespa
     compare(rows, {w.system.id: w.system.search for w in workers if w.system.search})
 
 
-def write(output: Path, rows: List[Row], hypotheses: List[List[str]]) -> None:
+def check_lengths(workers: Sequence[Worker], length: int) -> None:
+    """Raises BenchmarkError where a hypothesis of a system has not ``length`` tokens and the end symbol."""
+    for worker in workers:
+        others = set(worker.call("lengths")) - {length + 1}
+        if others:
+            raise BenchmarkError(f"{worker.system.id}: hypotheses of {min(others) - 1} tokens, not of {length}")
+
+
+def write(output: Path, folder: Path, rows: List[Row], hypotheses: List[List[str]]) -> None:
     """The hypotheses, then the rows that name them, so that an unfinished run changes neither."""
     for row, texts in zip(rows, hypotheses):
-        path = output.parent / "hypotheses" / f"{row['id']}.txt"
+        path = folder / f"{row['id']}.txt"
         write_lines(path, texts)
-        row.update(hypotheses=f"hypotheses/{path.name}", hypotheses_sha256=sha256(path))
+        row.update(hypotheses=f"{folder.name}/{path.name}", hypotheses_sha256=sha256(path))
     results.update(output, rows)
 
 
@@ -322,8 +319,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("data", help="folder that fairseq-preprocess wrote")
-    add("--reference", type=Path, required=True, help="raw text, a line a sentence")
-    add("--output", type=Path, required=True, help="results.json; hypotheses/ID.txt are written beside it")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--reference", type=Path, help="raw text, a line a sentence")
+    what.add_argument("--forced-length", type=int, metavar="N", help="no scores; every hypothesis has N tokens")
+    add("--output", type=Path, required=True, help="rows are put into this results.json")
+    add("--hypotheses", type=Path, metavar="DIR", help="for ID.txt (default: hypotheses/ beside --output)")
     add("--system", nargs=2, action="append", default=[], metavar=("ID", "FLAGS"), help="more than once")
     add("--teacher", metavar="FLAGS", help="without --beam")
     add("--source-lang")
@@ -353,14 +353,21 @@ def main() -> None:
     os.environ.update(OMP_NUM_THREADS=str(args.threads), MKL_NUM_THREADS=str(args.threads))
     workers: List[Worker] = []
     try:
-        systems, references = systems_of(args.system, args.teacher), read_lines(args.reference)
+        systems = systems_of(args.system, args.teacher)
+        references = read_lines(args.reference) if args.reference else None
         noisy = is_noisy(2.0, args.allow_noise)
         workers += [Worker(system, command_line(system, args), args.threads) for system in systems]
         for worker in workers:
             worker.facts = worker.answer()
-        rows, hypotheses = measure_quality(workers, references, args.threads)
+        common = {**common_facts(workers), "threads": args.threads, "forced_length": args.forced_length}
+        hypotheses: List[List[str]] = []
+        if references is None:
+            check_lengths(workers, args.forced_length)
+            rows = [row_of(worker, {}, common) for worker in workers]
+        else:
+            rows, hypotheses = measure_quality(workers, common, references)
         add_times(rows, workers, args, noisy)
-        write(args.output, rows, hypotheses)
+        write(args.output, args.hypotheses or args.output.parent / "hypotheses", rows, hypotheses)
     except (BenchmarkError, results.ResultsError, OSError) as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         sys.exit(2)

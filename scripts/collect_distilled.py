@@ -6,16 +6,15 @@ back into the order of the text: one line for each line, the original target whe
 
 import argparse
 import gzip
-import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
-from prepare_text import fail, write_lines
+from files import fail, whole, write_lines
+from provenance import now, sha256
 
 Answers = Dict[int, List[Tuple[str, str]]]
 SAMPLE = 1000  # lines compared with the binarised data, evenly spaced
@@ -25,14 +24,6 @@ def read_lines(path: Path) -> List[str]:
     r"""The lines as they stand, parted by ``\n`` alone."""
     with open(path, encoding="utf-8", errors="replace", newline="\n") as lines:
         return [line.rstrip("\n") for line in lines]
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check(data: Path, pair: List[str], lang: str, text: Path) -> None:
@@ -91,11 +82,9 @@ def distilled(answers: Answers, originals: List[str]) -> Tuple[List[str], Counte
 
 def write_nbest(path: Path, answers: Answers) -> None:
     """All hypotheses, ``id ||| text ||| score``, in the order of the text; written whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with gzip.open(unfinished, "wt", encoding="utf-8", newline="\n") as out:
+    with whole(path) as unfinished, gzip.open(unfinished, "wt", encoding="utf-8", newline="\n") as out:
         for sentence in sorted(answers):
             out.writelines(f"{sentence} ||| {text} ||| {score}\n" for score, text in answers[sentence])
-    unfinished.replace(path)
 
 
 def collect(args: argparse.Namespace) -> None:
@@ -104,9 +93,8 @@ def collect(args: argparse.Namespace) -> None:
     answers = read_answers(args.parts)
     lines, restored = distilled(answers, read_lines(args.target_text))
     outputs = [args.output / f"train.{source_lang}", args.output / f"train.{target_lang}"]
-    unfinished = outputs[0].with_name(f"{outputs[0].name}.{os.getpid()}.tmp")
-    shutil.copyfile(args.source_text, unfinished)
-    unfinished.replace(outputs[0])
+    with whole(outputs[0]) as unfinished:
+        shutil.copyfile(args.source_text, unfinished)
     write_lines(outputs[1], lines)
     if args.nbest > 1:
         outputs.append(args.output / "nbest.gz")
@@ -132,7 +120,7 @@ def manifest(args: argparse.Namespace, outputs: List[Path], counts: Dict[str, An
         "counts": counts,
         "command": args.made_by,
         "commit": args.commit,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
     }
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import importlib
 import logging
 import sys
 import time
@@ -70,31 +71,37 @@ def forward_passes(models: Sequence[Any]) -> List[Place]:
     return places + [(half, "forward") for teacher in teachers for half in (teacher.encoder, teacher.decoder)]
 
 
-def configuration(argv: List[str]) -> Any:
-    """What fairseq-generate makes of a command line, by its own hands. Raises BenchmarkError for a bad flag."""
+def parsed(program: str, argv: List[str]) -> Any:
+    """What ``fairseq-<program>`` makes of a command line, by its own hands. Raises BenchmarkError for a bad flag."""
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from fairseq_cli import generate
 
     def refuse(parser: argparse.ArgumentParser, message: str) -> None:
         raise BenchmarkError(message)
 
-    parsed: List[Any] = []
+    module = importlib.import_module(f"fairseq_cli.{program}")
+    seen: List[Any] = []
     with (
-        mock.patch.object(sys, "argv", ["fairseq-generate", *argv]),
+        mock.patch.object(sys, "argv", [f"fairseq-{program}", *argv]),
         mock.patch.object(argparse.ArgumentParser, "error", refuse),
-        mock.patch.object(generate, "main", parsed.append),
+        mock.patch.object(module, "main", seen.append),
     ):
-        generate.cli_main()
-    cfg = convert_namespace_to_omegaconf(parsed[0])
+        module.cli_main()
+    cfg = convert_namespace_to_omegaconf(seen[0]) if isinstance(seen[0], argparse.Namespace) else seen[0]
     if cfg.common_eval.path is None:
         raise BenchmarkError("--path is missing")
+    return cfg
+
+
+def configuration(argv: List[str]) -> Any:
+    """What fairseq-generate makes of a command line; raises BenchmarkError for a flag that has no place in a clock."""
+    cfg = parsed("generate", argv)
     if any(getattr(cfg.generation, name) for name in REFUSED):
         raise BenchmarkError(f"not measured here: {', '.join('--' + name.replace('_', '-') for name in REFUSED)}")
     return cfg
 
 
 class Engine:
-    """One system, loaded as fairseq-generate loads it. ``decode_all`` comes before ``time``."""
+    """One system, loaded as fairseq-generate loads it. ``decode_all`` or ``lengths`` comes before ``time``."""
 
     def __init__(self, argv: List[str]) -> None:
         from fairseq import checkpoint_utils, tasks, utils
@@ -138,11 +145,12 @@ class Engine:
         model = state["cfg"]["model"]
         options = vars(model) if isinstance(model, argparse.Namespace) else model
         progress = (state.get("extra_state") or {}).get("train_iterator", {})
+        begun = progress.get("iterations_in_epoch")  # 0: the epoch is the next one, of which nothing is done
         return {
             "arch": str(options.get("_name") or options.get("arch")),
             "size": "base" if options.get("encoder_embed_dim", 0) >= BASE_WIDTH else "small",
             "updates": (state.get("optimizer_history") or [{}])[-1].get("num_updates"),
-            "epochs": progress.get("epoch"),
+            "epochs": progress["epoch"] - (not begun) if "epoch" in progress else None,
             "seed": state["cfg"]["common"]["seed"],
             "device": "gpu" if self.is_gpu else "cpu",
             "target_lang": self.task.cfg.target_lang,
@@ -177,6 +185,10 @@ class Engine:
         if len(found) != len(self.dataset):
             raise BenchmarkError(f"{len(found)} of {len(self.dataset)} sentences were decoded")
         return [found[i] for i in range(len(found))]
+
+    def lengths(self) -> List[int]:
+        """Tokens of the best hypothesis of every sentence, the end symbol counted."""
+        return [group[0]["tokens"].numel() for sample in self.batches() for group in self.step(self.on_device(sample))]
 
     def on_device(self, sample: Any) -> Any:
         from fairseq import utils

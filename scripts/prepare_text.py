@@ -9,34 +9,21 @@ model sees at training what it will see in use. One line in is one line out, wha
 """
 
 import argparse
-import os
 import re
 import sys
 from io import StringIO
 from pathlib import Path
-from typing import Callable, Iterable, List, NoReturn, Tuple
+from typing import Callable, List, Tuple
 
 from sacremoses import MosesDetokenizer, MosesTokenizer
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
 
+from files import fail, read, write_lines
+
 # All that some program takes for the end of a line, and all other control characters; a tab is an honest space.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 LineFunction = Callable[[str], str]
-
-
-def fail(message: str) -> NoReturn:
-    """Ends the program with one line on stderr and exit code 2."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def read(path: Path) -> bytes:
-    """The file's bytes; ends the program if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        fail(f"cannot read {path}: {error.strerror}")
 
 
 def clean(raw: bytes) -> Tuple[str, bool]:
@@ -56,21 +43,6 @@ def read_lines(path: Path) -> List[str]:
     note = f", {repaired} repaired (wrong encoding or control characters)" if repaired else ""
     print(f"{path}: {len(cleaned)} lines{note}", file=sys.stderr)
     return [line for line, _ in cleaned]
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes the file whole or not at all; ends the program if it cannot be written."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as out:
-            out.writelines(line + "\n" for line in lines)
-        unfinished.replace(path)
-    except OSError as error:
-        fail(f"cannot write {path}: {error.strerror}")
-    finally:
-        if unfinished.is_file():
-            unfinished.unlink()
 
 
 def tokenizer(lang: str) -> LineFunction:

@@ -1,14 +1,19 @@
-"""results.json: a list of rows, one a system, written by programs and never by hand.
+"""results.json: a list of rows, one a system, size, device and forced length, written by programs and never by hand.
+
+    python scripts/results.py assemble results/*.json --output results.json
+
+puts the files of several methods together, each measured in a run of its own with the teacher's rows beside it.
 
 Every field stands in every row; null where it is not known. Times are wall milliseconds of ``task.inference_step`` at
 batch 1 over ``timed_sentences`` sentences, for each the median of the repeats; ratios are of medians over sentences.
 
 | field | unit | meaning |
 |---|---|---|
-| id | | name of the system, once a file; `ar-greedy` and `ar-beamN` are the teacher |
+| id | | name of the system; `ar-greedy` and `ar-beamN` are the teacher, other `ar-` models are autoregressive too |
 | arch | | architecture of the first checkpoint of `--path` |
 | train | words | the training choice: raw, distilled, ... |
 | decode_flags | | the flags of fairseq-generate |
+| forced_length | tokens | of every hypothesis, forced, end symbol not counted; null where lengths are free |
 | passes | calls | decoder calls a sentence at batch 1; a call that holds several candidates counts once |
 | bleu | % | detokenised sacreBLEU on the raw reference, of all sentences |
 | chrf | % | chrF2, likewise |
@@ -37,33 +42,43 @@ batch 1 over ``timed_sentences`` sentences, for each the median of the repeats; 
 | device | | cpu or gpu |
 | size | | small, or base from a width of 512 |
 | threads | | of each process |
-| hypotheses | | detokenised text, one line a sentence, beside results.json |
+| hypotheses | | detokenised text, one line a sentence; a path from the folder of the assembled results.json |
 | hypotheses_sha256 | | of that file |
 | command | | what wrote the row |
 | commit | | of this project, `-dirty` with changes that are not committed |
 | date | | UTC, ISO 8601 |
+
+`id`, `size`, `device` and `forced_length` together stand once in a file. A row of a forced length has times alone:
+its words are those that a length brings forth, so scores of them are null.
 """
 
+import argparse
 import json
 import math
-import os
 import re
+import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from files import whole
+from provenance import sha256
 
 Row = Dict[str, Any]
+Key = Tuple[str, str, str, Optional[int]]
 
 FIELDS: Dict[str, type] = {
     **dict.fromkeys("id arch train decode_flags signature teacher_sha256 baseline device size".split(), str),
     **dict.fromkeys("hypotheses hypotheses_sha256 command commit date".split(), str),
     **dict.fromkeys("passes bleu chrf teacher_bleu greedy_bleu length_ratio repetition".split(), float),
     **dict.fromkeys("ms_per_sentence baseline_ms speedup bare_ms ms_mean ms_p95".split(), float),
-    **dict.fromkeys("sentences timed_sentences updates epochs seed threads".split(), int),
+    **dict.fromkeys("forced_length sentences timed_sentences updates epochs seed threads".split(), int),
     **dict.fromkeys("speedups ms_by_length".split(), dict),
     **dict.fromkeys("noisy converged".split(), bool),
 }
 REQUIRED = frozenset("id arch decode_flags device size threads noisy command date".split())
 """Fields that are never null."""
+QUALITY = "bleu chrf signature length_ratio repetition hypotheses hypotheses_sha256".split()
+"""Fields that are null where the length is forced."""
 
 ID = re.compile(r"\w[\w.-]*", re.ASCII)
 """An id names a file too."""
@@ -99,6 +114,27 @@ def check(row: Row) -> None:
     speedup, ours, theirs = row["speedup"], row["ms_per_sentence"], row["baseline_ms"]
     if speedup is not None and not (ours and theirs and math.isclose(speedup, theirs / ours, rel_tol=0.01)):
         raise ResultsError(f"row {name}: speedup {speedup} is not baseline_ms / ms_per_sentence")
+    if row["forced_length"] is not None:
+        check_forced(row)
+
+
+def check_forced(row: Row) -> None:
+    if row["forced_length"] < 1:
+        raise ResultsError(f"row {row['id']}: forced_length {row['forced_length']} is less than 1")
+    scored = [field for field in QUALITY if row[field] is not None]
+    if scored:
+        raise ResultsError(f"row {row['id']}: {', '.join(scored)} of a forced length")
+
+
+def key(row: Row) -> Key:
+    """What identifies a row: id, size, device and forced length."""
+    return row["id"], row["size"], row["device"], row["forced_length"]
+
+
+def name_of(row: Row) -> str:
+    """The key for a reader."""
+    forced = row["forced_length"]
+    return f"{row['id']} (size {row['size']}, {row['device']}{f', forced length {forced}' if forced else ''})"
 
 
 def read(path: Path) -> List[Row]:
@@ -118,8 +154,8 @@ def read(path: Path) -> List[Row]:
 def check_all(rows: List[Row]) -> None:
     for row in rows:
         check(row)
-    ids = [row["id"] for row in rows]
-    twice = sorted({name for name in ids if ids.count(name) > 1})
+    keys = [key(row) for row in rows]
+    twice = sorted({name_of(row) for row in rows if keys.count(key(row)) > 1})
     if twice:
         raise ResultsError(f"two rows are called {', '.join(twice)}")
 
@@ -128,15 +164,76 @@ def write(path: Path, rows: List[Row]) -> None:
     """Checks the rows and writes the file whole or not at all; fields stand in the order of FIELDS."""
     check_all(rows)
     text = json.dumps([{name: row[name] for name in FIELDS} for row in rows], indent=1, ensure_ascii=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
 
 
 def update(path: Path, rows: List[Row]) -> None:
-    """Puts rows into a file that may not exist yet: one of a known id takes the old one's place, others follow."""
+    """Puts rows into a file that may not exist yet: one of a known key takes the old one's place, others follow."""
     check_all(rows)
-    merged = {row["id"]: row for row in (read(path) if path.exists() else [])}
-    merged.update({row["id"]: row for row in rows})
+    merged = {key(row): row for row in (read(path) if path.exists() else [])}
+    merged.update({key(row): row for row in rows})
     write(path, list(merged.values()))
+
+
+def assembled(tables: Sequence[List[Row]]) -> List[Row]:
+    """The rows of all tables in their order; of a key that several have, the row of the first.
+
+    The others' times of such a row belong to their own run, and stand in the speedups of that run already. Raises
+    ResultsError for two teachers of one size, or where a system does not say the same in every run.
+    """
+    rows: Dict[Key, Row] = {}
+    teachers: Dict[str, Row] = {}
+    for row in (row for table in tables for row in table):
+        first = rows.setdefault(key(row), row)
+        if first["hypotheses_sha256"] != row["hypotheses_sha256"]:
+            raise ResultsError(f"{name_of(row)} has other hypotheses in another file")
+        if row["teacher_sha256"] is None:
+            continue
+        first = teachers.setdefault(row["size"], row)
+        if first["teacher_sha256"] != row["teacher_sha256"]:
+            raise ResultsError(f"{name_of(first)} and {name_of(row)} are of two teachers")
+    return list(rows.values())
+
+
+def check_hypotheses(rows: Sequence[Row], folder: Path) -> None:
+    """Raises ResultsError unless every hypotheses file that a row has a hash of is there, and has that hash."""
+    for row in rows:
+        if row["hypotheses_sha256"] is None:
+            continue
+        if row["hypotheses"] is None:
+            raise ResultsError(f"{name_of(row)} names no file of its hypotheses")
+        path = folder / row["hypotheses"]
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise ResultsError(f"{name_of(row)}: cannot read {path}: {error.strerror}") from None
+        if found != row["hypotheses_sha256"]:
+            raise ResultsError(f"{name_of(row)}: {path} does not have the sha256 of the row")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    assemble = commands.add_parser("assemble", help="one file of several")
+    assemble.add_argument("results", nargs="+", type=Path, help="files that benchmark.py wrote")
+    assemble.add_argument("--output", type=Path, required=True)
+    told = "hypotheses that rows name must be there, unchanged, from the folder of --output on (default: yes)"
+    assemble.add_argument("--check-hypotheses", action=argparse.BooleanOptionalAction, default=True, help=told)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    try:
+        rows = assembled([read(path) for path in args.results])
+        if args.check_hypotheses:
+            check_hypotheses(rows, args.output.parent)
+        write(args.output, rows)
+    except (ResultsError, OSError) as error:
+        print(f"results.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,6 +25,8 @@ _leave() {
   echo made >"$1"
 }
 
+sacrebleu() { echo "BLEU = 1"; }
+
 bash() {
   [[ $1 == */install.sh ]] || command bash "$@"
 }
@@ -33,7 +35,8 @@ fairseq-preprocess() {
   _record fairseq-preprocess "$@"
   local folder source target
   folder=$(_value_of --destdir "$@") source=$(_value_of --source-lang "$@") target=$(_value_of --target-lang "$@")
-  for file in "dict.$source.txt" "dict.$target.txt" "train.$source-$target.$source.bin" "train.$source-$target.$target.bin"; do
+  local pair=$source-$target
+  for file in "dict.$source.txt" "dict.$target.txt" {train,test}."$pair"."$source".bin {train,test}."$pair"."$target".bin; do
     _leave "$folder/$file"
   done
   echo "[$target] 3 sents"
@@ -46,19 +49,31 @@ fairseq-train() {
 
 fairseq-generate() {
   _record fairseq-generate "$@"
-  printf 'S-0\tx\nH-0\t0\tx\nGenerate train\n'
+  printf 'S-0\tx\nH-0\t0\tx\nD-0\t0\tx\nGenerate train\n'
+}
+
+curl() {
+  _record curl "$@"
+  echo made | gzip -n >"$(_value_of --output "$@")"
 }
 
 python() {
   _record "$@"
-  local out
+  local out stem
   out=$(_value_of --output "$@")
+  stem=$(_value_of --figure "$@")
+  if [[ $1 == */report.py && -n $stem ]]; then stem=$out; fi
+  if [[ -n $stem ]]; then _leave "$stem.png" && _leave "$stem.svg" && return; fi
   case ${1##*/} in
     make_corpus.py) for split in train valid test; do
       for lang in en de; do _leave "$(_value_of --out "$@")/$split.$lang"; done
     done && _leave "$(_value_of --out "$@")/corpus.json" ;;
-    prepare_text.py) _leave "$(_value_of --codes "$@")" && [[ -z $out ]] || _leave "$out" ;;
+    prepare_text.py) if [[ $2 == learn ]]; then _leave "$(_value_of --codes "$@")"; else _leave "$out"; fi ;;
     collect_distilled.py) _collect "$@" ;;
+    training_curve.py) echo "[]" >"$out" ;;
+    show_refinement.py) _leave "$(_value_of --html "$@")" ;;
+    join_sentences.py) _leave "$out" && _leave "${out%.*}.en" ;;
+    release.py) [[ $2 != pack ]] || _leave "$3/manifest.json" ;;
     *) [[ -z $out ]] || _leave "$out" ;;
   esac
 }
@@ -67,5 +82,5 @@ _collect() {
   local out
   out=$(_value_of --output "$@")
   [[ -n $out ]] || return 0
-  for file in train.en train.de manifest.json; do _leave "$out/$file"; done
+  for file in train.en train.de manifest.json nbest.gz; do _leave "$out/$file"; done
 }

@@ -59,7 +59,7 @@ MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
         "masked_fill(~is_token, 0.0)",
         masks.test_every_subset_of_a_size_is_equally_frequent,
     ),
-    ("noise.fold(keys, 1)", "noise.fold(keys, 0)", masks.test_every_subset_of_a_size_is_equally_frequent),
+    ("fold(keys, 1), is_token", "fold(keys, 0), is_token", masks.test_every_subset_of_a_size_is_equally_frequent),
     ("2.0)) < counts", "2.0)) <= counts", masks.test_a_target_of_one_token_is_masked),
     ("(lengths - counts + 1)", "(lengths - counts)", masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits),
     (
@@ -68,12 +68,16 @@ MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
         masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits,
     ),
     (
-        "return token, best - total",
-        "return token, best",
+        "logits.float().log_softmax(-1)",
+        "logits.float().clone()",
         masks.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
     ),
     ("-torch.inf\n    best", "0.0\n    best", masks.test_banned_ids_are_never_predicted_and_keep_their_mass),
-    ("logits = logits.float()", "pass", masks.test_half_precision_logits_are_scored_in_float32),
+    (
+        "logits.float().log_softmax(-1)",
+        "logits.log_softmax(-1)",
+        masks.test_half_precision_logits_are_scored_in_float32,
+    ),
     # the same mistakes seen from outside, through a whole model
     ("chosen, chosen[:, :1])", "chosen, chosen)", lambda: whole.test_every_pass_masks_as_many_as_the_paper_says(10)),
     (
@@ -81,7 +85,7 @@ MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
         "on_grid.argsort(dim=1, stable=True, descending=True)",
         lambda: whole.test_fairseqs_own_loop_gives_the_same_hypotheses(4, 1),
     ),
-    ("logits[..., symbol] = -torch.inf", "pass", lambda: whole.test_no_output_holds_a_mask_a_pad_or_a_begin(4)),
+    ("log_probs[..., symbol] = -torch.inf", "pass", lambda: whole.test_no_output_holds_a_mask_a_pad_or_a_begin(4)),
 ]
 
 

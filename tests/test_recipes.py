@@ -1,5 +1,8 @@
 """Every command of every README and recipe parses with the parser of the program that it is for."""
 
+import argparse
+import gzip
+import importlib
 import json
 import os
 import re
@@ -7,18 +10,21 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Any, Callable, Dict, List
 from unittest import mock
 
 import pytest
 from fairseq import options
 
+import benchmark
 import engine
 import nar_plugin  # noqa: F401  (registers what the commands name)
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = sorted(path for path in ROOT.rglob("README.md") if not {".venv", "out"} & set(path.parts))
 RECIPES = sorted(ROOT.glob("examples/*/run.sh"))
+WHOLE = {"quickstart": ["--all"], "multi30k": ["--retrain"]}
+"""The arguments with which a recipe does everything."""
 PARSERS: Dict[str, Callable[[], object]] = {
     "fairseq-preprocess": options.get_preprocessing_parser,
     "fairseq-train": options.get_training_parser,
@@ -33,7 +39,7 @@ def commands_of(text: str) -> List[List[str]]:
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
     commands: List[List[str]] = []
     for line in lines:
-        words = shlex.split(line, comments=True)
+        words = shlex.split(re.sub(r"^(\w+=\S+ )+", "", line), comments=True)
         commands.append([])
         for word in words:
             if word in ("|", "&&", ";"):
@@ -61,6 +67,37 @@ def assert_parses(command: List[str]) -> None:
                 options.parse_args_and_arch(PARSERS[program](), input_args=flags)
     elif program in ("bash", "python") and flags[0].endswith((".sh", ".py")):
         assert (ROOT / flags[0]).exists(), f"{flags[0]} does not exist"
+        assert_parses(flags)
+    elif program.startswith("scripts/") and program.endswith(".py"):
+        assert_script_parses(program, flags)
+
+
+class Parsed(BaseException):
+    """The flags were accepted; the program need not go on."""
+
+
+def assert_script_parses(script: str, flags: List[str]) -> None:
+    """Runs a script of ours until its flags are parsed."""
+
+    def stop_after(parse: Any) -> Callable[..., Any]:
+        def parse_and_stop(*args: Any, **options: Any) -> Any:
+            parse(*args, **options)
+            raise Parsed
+
+        return parse_and_stop
+
+    if script.endswith("masked_accuracy.py"):
+        engine.configuration(flags)
+        return
+    parser = argparse.ArgumentParser
+    main = importlib.import_module(Path(script).stem).main
+    name = "parse_known_args" if script.endswith("show_refinement.py") else "parse_args"  # the rest is fairseq's
+    with (
+        mock.patch.object(sys, "argv", [script, *flags]),
+        mock.patch.object(parser, name, stop_after(getattr(parser, name))),
+        pytest.raises(Parsed),
+    ):
+        main()
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -68,6 +105,14 @@ def test_every_command_of_a_readme_parses(readme: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(ROOT)
     for command in commands_of(readme.read_text(encoding="utf-8")):
         assert_parses(command)
+
+
+@pytest.mark.parametrize(
+    "command", ["python scripts/report.py results.json --nothing", "python scripts/release.py eat folder"]
+)
+def test_a_wrong_flag_of_a_script_is_found(command: str) -> None:
+    with pytest.raises(SystemExit):
+        assert_parses(shlex.split(command))
 
 
 def test_a_wrong_flag_in_a_readme_is_found() -> None:
@@ -81,7 +126,8 @@ def test_a_wrong_flag_in_a_readme_is_found() -> None:
 def recorded(recipe: Path, out: Path, *arguments: str) -> List[List[str]]:
     """What a recipe runs, by a run with stubs in place of the programs."""
     record = out / "commands"
-    variables = {"BASH_ENV": str(ROOT / "tests" / "recipe_stubs.sh"), "OUT": str(out), "RECORD": str(record)}
+    stubs = {"BASH_ENV": str(ROOT / "tests" / "recipe_stubs.sh"), "RECORD": str(record)}
+    variables = {**stubs, "OUT": str(out), "CHECKSUMS": os.devnull}
     done = subprocess.run(
         ["bash", str(recipe), *arguments], env={**os.environ, **variables}, capture_output=True, text=True, timeout=120
     )
@@ -91,7 +137,7 @@ def recorded(recipe: Path, out: Path, *arguments: str) -> List[List[str]]:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
 def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recipe: Path, tmp_path: Path) -> None:
-    commands = recorded(recipe, tmp_path, "--all")
+    commands = recorded(recipe, tmp_path, *WHOLE[recipe.parent.name])
     programs = [command[0] for command in commands]
     assert {"fairseq-preprocess", "fairseq-train", "fairseq-generate"} <= set(programs)
     for command in commands:
@@ -99,20 +145,94 @@ def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recip
         if command[0].endswith("benchmark.py"):
             systems = [command[i + 2] for i, word in enumerate(command) if word == "--system"]
             for flags in [*systems, command[command.index("--teacher") + 1]]:
-                words = shlex.split(flags)
-                assert words[0] == "--train"
-                engine.configuration(["data", *words[2:]])
-    again = recorded(recipe, tmp_path, "--all")[len(commands) :]
+                assert shlex.split(flags)[0] == "--train"
+                engine.configuration(["data", *shlex.split(benchmark.system_of("a", flags).flags)])
+    again = recorded(recipe, tmp_path, *WHOLE[recipe.parent.name])[len(commands) :]
     assert [Path(command[0]).name for command in again] == ["report.py"], "a finished step was done again"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
 def test_a_step_whose_input_was_made_anew_is_done_again(recipe: Path, tmp_path: Path) -> None:
-    commands = recorded(recipe, tmp_path)
-    teacher = next(tmp_path.rglob("teacher.pt"))
-    os.utime(teacher, (1, 1))
-    again = [Path(command[0]).name for command in recorded(recipe, tmp_path)[len(commands) :]]
+    arguments = WHOLE[recipe.parent.name]
+    commands = recorded(recipe, tmp_path, *arguments)
+    os.utime(tmp_path / "models" / "teacher.pt", (1, 1))
+    again = [Path(command[0]).name for command in recorded(recipe, tmp_path, *arguments)[len(commands) :]]
     assert "collect_distilled.py" in again and "benchmark.py" in again and "make_corpus.py" not in again
     (tmp_path / "codes").write_text("cut")
-    again = recorded(recipe, tmp_path)[len(commands) + len(again) :]
+    again = recorded(recipe, tmp_path, *arguments)[len(commands) + len(again) :]
     assert "prepare_text.py" in [Path(command[0]).name for command in again]
+
+
+MULTI30K = ROOT / "examples" / "multi30k" / "run.sh"
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """What stands in for the released teacher."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    for name in ("teacher.pt", "codes", "dict.txt", "distilled.json", "manifest.json"):
+        (folder / name).write_text(name)
+    (folder / "teacher.curve.json").write_text("[]")
+    (folder / "train.en.gz").write_bytes(gzip.compress(b"a house\n"))
+    return folder
+
+
+def test_multi30k_begins_with_the_released_teacher(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELEASE", str(release))
+    out = tmp_path / "out"
+    commands = recorded(MULTI30K, out)
+    for command in commands:
+        assert_parses(command)
+    scripts = [[Path(command[0]).name, *command[1:]] for command in commands]
+    assert ["release.py", "check", str(release)] in scripts
+    texts = [str(out / "bpe" / f"train.{lang}") for lang in ("de", "en")]
+    assert ["release.py", "check", str(release), "--made-from", *texts] in scripts
+    assert not any(name == "collect_distilled.py" or "learn" in words[:1] for name, *words in scripts)
+    saved = [command[command.index("--save-dir") + 1] for command in commands if command[0] == "fairseq-train"]
+    assert str(out / "models" / "teacher") not in saved and str(out / "models" / "mask_predict-distilled") in saved
+    first = next(command for command in commands if command[0] == "fairseq-preprocess")
+    assert first[first.index("--srcdict") + 1] == str(release / "dict.txt")
+    assert (out / "codes").read_text() == "codes" and (out / "distilled" / "train.en").read_text() == "a house\n"
+    again = recorded(MULTI30K, out)[len(commands) :]
+    assert [Path(command[0]).name for command in again] == ["report.py"]
+    (release / "codes").write_text("of a newer release")
+    names = [Path(command[0]).name for command in recorded(MULTI30K, out)[len(commands) + len(again) :]]
+    assert "prepare_text.py" in names and "fairseq-train" in names
+
+
+@pytest.mark.parametrize(
+    ("variables", "done_again"),
+    [
+        ({"MERGES": "100"}, "prepare_text.py"),
+        ({"TEST": "test_2017_flickr"}, "curl"),
+        ({"URL": "http://elsewhere"}, "curl"),
+        ({"ALLOW_NOISE": "1"}, "benchmark.py"),
+        ({"SEED": "2"}, "fairseq-train"),
+    ],
+)
+def test_what_depends_on_a_variable_is_done_again_when_it_changes(
+    variables: Dict[str, str], done_again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = recorded(MULTI30K, tmp_path, "--retrain")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    again = recorded(MULTI30K, tmp_path, "--retrain")[len(commands) :]
+    assert done_again in [Path(command[0]).name for command in again]
+
+
+def test_one_method_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An autoregressive one: its rows make no figure of steps."""
+    monkeypatch.setenv("METHODS", "deep_shallow")
+    commands = recorded(MULTI30K, tmp_path, "--retrain")
+    figures = [command[command.index("--figure") + 1] for command in commands if "--figure" in command]
+    assert figures[:2] == ["latency", "speed"] and "steps" not in figures
+    assert not any("mask_predict" in word for command in commands for word in command)
+
+
+def test_wrong_options_of_a_recipe_are_one_line(tmp_path: Path) -> None:
+    for arguments in (["--nothing"], ["--only"]):
+        done = subprocess.run(["bash", str(MULTI30K), *arguments], capture_output=True, text=True)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and arguments[0] in done.stderr

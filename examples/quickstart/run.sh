@@ -16,40 +16,11 @@ case ${1:-} in
 esac
 
 bash scripts/install.sh
+SOURCE=en TARGET=de
 RAW=$OUT/raw BPE=$OUT/bpe DISTILLED=$OUT/distilled
-mkdir -p "$OUT"
-
-prepare() {
-  mkdir -p "$BPE"
-  local prepare=(python scripts/prepare_text.py) split lang
-  "${prepare[@]}" learn --input "$RAW/train.en:en" "$RAW/train.de:de" --merges "$MERGES" --codes "$OUT/codes"
-  for split in train valid test; do
-    for lang in en de; do
-      "${prepare[@]}" apply --input "$RAW/$split.$lang" --lang "$lang" --codes "$OUT/codes" \
-        --output "$BPE/$split.$lang"
-    done
-  done
-}
-
-# binarise TRAIN_PREFIX FOLDER [FLAGS...]
-binarise() {
-  local train=$1 folder=$2
-  shift 2
-  rm -rf "$folder"
-  fairseq-preprocess --user-dir "$PLUGIN" --source-lang en --target-lang de --joined-dictionary --trainpref "$train" \
-    --validpref "$BPE/valid" --testpref "$BPE/test" --destdir "$folder" --workers 2 "$@" >"$OUT/preprocess.log" 2>&1 ||
-    fail "fairseq-preprocess failed; see $OUT/preprocess.log"
-  grep -o '\[.*sents.*' "$OUT/preprocess.log"
-}
-
-distil() {
-  bash scripts/distill.sh --data "$OUT/bin" --teacher "$OUT/models/teacher.pt" --source-lang en \
-    --target-lang de --source-text "$BPE/train.en" --target-text "$BPE/train.de" --output "$DISTILLED" --beam 5 \
-    --max-tokens "$DISTILL_TOKENS"
-}
 
 MERGES=2000
-DISTILL_TOKENS=4000
+SPLITS=(--validpref "$BPE/valid" --testpref "$BPE/test")
 # What teacher and students share. Small batches: on one core an update costs what its tokens cost, and many updates
 # teach more than large ones. No dropout and no smoothing: each sees its data about twice.
 COMMON=(--task translation_nar --cpu --seed 1 --share-all-embeddings --dropout 0 --label-smoothing 0
@@ -61,17 +32,11 @@ TEACHER=(--arch transformer --criterion label_smoothed_cross_entropy --max-updat
   --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4
   --encoder-normalize-before --decoder-normalize-before)
 
+SEAL="${COMMON[*]}"
+
 # Each method's file adds its trainings (one on raw, one on distilled data) and its rows of the table:
 #   <method>_train DATA NAME     trains on DATA into models/NAME.pt
 #   <method>_rows                calls  row ID WORDS-OF-TRAINING FLAGS...  for each row
-DECODE=(--user-dir "$PLUGIN" --task translation_nar --cpu)
-ROWS=()
-words() { printf '%q ' "$@"; }
-row() {
-  local id=$1 train=$2
-  shift 2
-  ROWS+=(--system "$id" "$(words --train "$train" "${DECODE[@]}" "$@")")
-}
 for method in "${METHODS[@]}"; do
   # shellcheck source=examples/quickstart/systems/mask_predict.sh
   source "$HERE/systems/$method.sh"
@@ -79,18 +44,19 @@ for method in "${METHODS[@]}"; do
 done
 
 step corpus to "$RAW/corpus.json" -- python "$HERE/make_corpus.py" --out "$RAW"
-step bpe from "$RAW/corpus.json" to "$OUT/codes" "$BPE"/{train,valid,test}.{en,de} -- prepare
+step bpe from "$RAW/corpus.json" to "$OUT/codes" "$BPE"/{train,valid,test}.{en,de} -- to_bpe
 step binarise from "$OUT/codes" to "$OUT/bin/dict.en.txt" "$OUT/bin/train.en-de.de.bin" -- \
-  binarise "$BPE/train" "$OUT/bin"
+  binarise "$OUT/bin" --trainpref "$BPE/train" "${SPLITS[@]}"
 
 # One core for the teacher, the other for the first student on raw data, which needs no teacher.
 leader=${METHODS[0]}
-both step teacher from "$OUT/bin" to "$OUT/models/teacher.pt" -- \
+together step teacher from "$OUT/bin" to "$OUT/models/teacher.pt" -- \
   train teacher "$OUT/bin" "${COMMON[@]}" "${TEACHER[@]}" : \
   step "$leader-raw" from "$OUT/bin" to "$OUT/models/$leader-raw.pt" -- "${leader}_train" "$OUT/bin" "$leader-raw"
-step distil from "$OUT/models/teacher.pt" to "$DISTILLED"/{train.en,train.de,manifest.json} -- distil
+step distil from "$OUT/models/teacher.pt" to "$DISTILLED"/{train.en,train.de,manifest.json} -- \
+  distil "$DISTILLED" --beam 5 --max-tokens 4000
 step binarise-distilled from "$DISTILLED/manifest.json" to "$OUT/bin-distilled/train.en-de.de.bin" -- \
-  binarise "$DISTILLED/train" "$OUT/bin-distilled" --srcdict "$OUT/bin/dict.en.txt"
+  binarise "$OUT/bin-distilled" --trainpref "$DISTILLED/train" --srcdict "$OUT/bin/dict.en.txt" "${SPLITS[@]}"
 models=("$OUT/models/teacher.pt")
 for method in "${METHODS[@]}"; do
   models+=("$OUT/models/$method-raw.pt" "$OUT/models/$method-distilled.pt")

@@ -110,7 +110,7 @@ model: {{_name: mask_predict, encoder_layers: 1, decoder_layers: 1, encoder_embe
 criterion: {{_name: token_length, label_smoothing: 0.1}}
 optimizer: {{_name: adam}}
 lr_scheduler: {{_name: inverse_sqrt, warmup_updates: 100}}
-dataset: {{max_tokens: 500, disable_validation: true, num_workers: 0}}
+dataset: {{max_tokens: 500, disable_validation: true, num_workers: 1}}
 optimization: {{max_update: 3, lr: [0.003]}}
 checkpoint: {{save_dir: {tmp_path / "hydra"}, no_epoch_checkpoints: true}}
 """

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, List, Tuple
@@ -113,6 +114,19 @@ def test_half_stores_float16(run: Run, tmp_path: Path) -> None:
         assert half["model"][name].dtype == torch.float16
         assert torch.equal(half["model"][name], whole["model"][name].half())
     assert half["model"]["steps"].dtype == torch.int64
+
+
+def test_what_is_to_be_released_names_no_folder_of_the_machine(run: Run, tmp_path: Path) -> None:
+    said = {"_name": "tiny", "save_dir": "/home/me/models", "ratio": 0.5, "restore": None, "data": "bin/a"}
+    old = {"arch": "tiny", "inputs": ["/data/a", "b"]}
+    state = {**checkpoint(1), "cfg": {"model": Namespace(**said), "task": said}, "args": Namespace(**old)}
+    torch.save(state, tmp_path / "1.pt")
+    kept, _ = averaged(run, tmp_path / "kept.pt", "--inputs", tmp_path / "1.pt")
+    assert vars(kept["cfg"]["model"]) == said
+    released, _ = averaged(run, tmp_path / "released.pt", "--inputs", tmp_path / "1.pt", "--forget-paths")
+    expected = {**said, "save_dir": "models"}
+    assert vars(released["cfg"]["model"]) == released["cfg"]["task"] == expected
+    assert vars(released["args"]) == {"arch": "tiny", "inputs": ["a", "b"]}
 
 
 @pytest.mark.parametrize("flags", [(), ("--half",)])

@@ -1,6 +1,7 @@
 """The clock: what is timed, in which order, against what; and that a real run agrees with fairseq's own program."""
 
 import hashlib
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,7 +118,6 @@ def test_options_of_a_system_that_are_not_the_programs_leave_its_flags() -> None
     found = benchmark.system_of("a", "--path 'my file.pt' --train 'distilled twice' --beam 2 --baseline beam4 --cpu")
     assert (found.train, found.baseline, found.converged) == ("distilled twice", "beam4", None)
     assert found.flags == "--path 'my file.pt' --beam 2 --cpu"
-    assert benchmark.system_of("a", "--converged no").converged is False
 
 
 def test_flags_that_no_shell_could_read_are_refused() -> None:
@@ -167,9 +167,9 @@ def test_speeds_are_over_the_searches_of_the_same_run() -> None:
     assert "speedup" not in rows[1] and rows[1]["speedups"] == {"greedy": 0.5, "beam5": 1.0}
 
 
-def loaded(name: str, checkpoint: Path, lengths: list[int]) -> Any:
+def loaded(name: str, checkpoint: Path, lengths: list[int], size: str = "small") -> Any:
     """A worker that has told its facts."""
-    facts = {"checkpoint": str(checkpoint), "source_lengths": lengths}
+    facts = {"checkpoint": str(checkpoint), "source_lengths": lengths, "size": size, "device": "cpu"}
     return SimpleNamespace(system=benchmark.system_of(name, ""), facts=facts)
 
 
@@ -181,6 +181,26 @@ def test_two_teachers_in_one_run_are_refused(tmp_path: Path) -> None:
         benchmark.common_facts(workers)
     workers[1] = loaded("cmlm-t4", tmp_path / "b", [3])
     assert benchmark.common_facts(workers)["teacher_sha256"] == hashlib.sha256(b"a").hexdigest()
+
+
+def test_models_of_two_sizes_in_one_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="not of one size"):
+        benchmark.common_facts([loaded("a", tmp_path, [3]), loaded("b", tmp_path, [3], "base")])
+
+
+def test_few_sentences_are_warmed_up_as_long_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+    monkeypatch.setattr(benchmark, "cpu_usage", lambda workers: (0.0, 0.0))
+    monkeypatch.setattr(benchmark, "cores_of_others", lambda since, workers: 0.0)
+    worker: Any = StubWorker("A", [])
+    worker.system, worker.facts = benchmark.system_of("a", ""), {"source_lengths": [5, 6, 7]}
+    call = worker.call
+    worker.call = lambda method, sentences: asked.append(sentences) or call(method, sentences)
+    args: Any = SimpleNamespace(sentences=2, sample_seed=1, repeats=1)
+    rows: list[results.Row] = [{"id": "a", "baseline": None}]
+    benchmark.add_times(rows, [worker], args, noisy=False)
+    assert len(asked[0]) == benchmark.WARM_UP and set(asked[0]) == set(asked[1]) and len(asked[1]) == 2
+    assert rows[0]["timed_sentences"] == 2
 
 
 def test_systems_that_decode_other_sentences_are_refused(tmp_path: Path) -> None:
@@ -222,6 +242,34 @@ def test_our_own_processes_are_no_noise(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(benchmark.time, "process_time", lambda: 1.0)
     workers: Any = [SimpleNamespace(call=lambda method: 4.0)] * 2
     assert benchmark.cpu_usage(workers)[1] == pytest.approx(10 + 2 + 3 - 1 - 4 - 4)
+
+
+class LengthsWorker:
+    def __init__(self, name: str, lengths: list[int]) -> None:
+        self.system, self.lengths = SimpleNamespace(id=name), lengths
+
+    def call(self, method: str) -> list[int]:
+        assert method == "lengths"
+        return self.lengths
+
+
+def test_a_forced_length_is_checked_for_every_system() -> None:
+    good: Any = LengthsWorker("good", [11, 11])
+    benchmark.check_lengths([good], 10)
+    bad: Any = LengthsWorker("bad", [11, 9])
+    with pytest.raises(BenchmarkError, match="^bad: hypotheses of 8 tokens, not of 10$"):
+        benchmark.check_lengths([good, bad], 10)
+
+
+def test_a_curve_says_whether_a_system_has_converged(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.json"
+    for bleus, converged in (([9, 1, 1, 1, 1, 1], True), ([1, 9], False), ([], None)):
+        curve.write_text(json.dumps([{"epoch": i, "bleu": bleu} for i, bleu in enumerate(bleus)]))
+        assert benchmark.system_of("a", f"--curve {curve}").converged is converged
+    assert benchmark.system_of("a", "--path x").converged is None
+    for told in ("nothing.json", str(tmp_path)):
+        with pytest.raises(BenchmarkError, match="^a: "):
+            benchmark.system_of("a", f"--curve {told}")
 
 
 def run(data: Path, reference: Path, output: Path, *more: Any) -> Outcome:
@@ -277,4 +325,48 @@ def test_a_system_that_cannot_be_measured_ends_the_run_with_one_line(
     done = run(data, corpus / "test.tgt", tmp_path / "results.json", "--system", "a", words)
     complains(done, "benchmark.py: ", complaint)
     assert done.code == 2
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.fixture
+def joined(corpus: Path, data: Path, tmp_path: Path) -> Path:
+    """Four pairs of 7 tokens a side."""
+    texts = [tmp_path / f"joined.{side}" for side in ("src", "tgt")]
+    inputs = [corpus / f"test.{side}" for side in ("src", "tgt")]
+    script = SCRIPT.with_name("join_sentences.py")
+    counts = ("--length", 7, "--lines", 4)
+    assert console([sys.executable, script, "--input", *inputs, "--output", *texts, *counts]).code == 0
+    dictionary = ("--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt")
+    langs = ("--source-lang", "src", "--target-lang", "tgt")
+    succeed("fairseq-preprocess", *langs, "--testpref", tmp_path / "joined", *dictionary, "--destdir", tmp_path / "bin")
+    return tmp_path / "bin"
+
+
+FORCED = "--min-len {0} --max-len-a 0 --max-len-b {0}"
+
+
+@pytest.mark.slow
+def test_times_of_a_forced_length_have_no_scores(joined: Path, student: Path, teacher: Path, tmp_path: Path) -> None:
+    ours, output = f"--user-dir {PLUGIN} --task translation_nar", tmp_path / "results.json"
+    systems = ("--teacher", f"--path {teacher} {ours} {FORCED.format(7)}", "--repeats", 1, "--allow-noise")
+    cmlm = ("--system", "cmlm-t4", f"--path {student} {ours} --iter-decode-max-iter 3 --gold-target-len")
+    done = console([sys.executable, SCRIPT, joined, "--forced-length", 7, "--output", output, *systems, *cmlm])
+    assert done.code == 0, done.stderr
+    rows = {row["id"]: row for row in results.read(output)}
+    assert list(rows) == ["ar-greedy", "ar-beam3", "ar-beam5", "cmlm-t4"]
+    for row in rows.values():
+        assert row["forced_length"] == 7 and row["bleu"] is None and row["hypotheses"] is None
+        assert row["timed_sentences"] == 4 and row["ms_per_sentence"] > 0 and row["speedups"]["beam5"] > 0
+    assert rows["ar-greedy"]["passes"] == 8 and rows["cmlm-t4"]["passes"] == 4
+    assert not (tmp_path / "hypotheses").exists()
+
+
+@pytest.mark.slow
+def test_a_system_that_does_not_heed_the_forced_length_ends_the_run(
+    joined: Path, teacher: Path, tmp_path: Path
+) -> None:
+    words = f"--user-dir {PLUGIN} --task translation_nar --path {teacher} {FORCED.format(6)}"
+    options = ("--output", tmp_path / "results.json", "--allow-noise", "--system", "a", words)
+    done = console([sys.executable, SCRIPT, joined, "--forced-length", 7, *options])
+    complains(done, "benchmark.py: ", "a: hypotheses of 6 tokens, not of 7")
     assert not (tmp_path / "results.json").exists()

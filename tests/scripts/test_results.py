@@ -1,48 +1,21 @@
-"""The schema of results.json: what a row must hold, what is refused, and how a file is written."""
+"""The schema of results.json: what a row must hold, what is refused, how a file is written and put together."""
 
-import json
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import report
 import results
+from tests.scripts.rows import SHA, forced, row
 
-SHA = "0123456789abcdef" * 4
-
-
-def row(name: str = "cmlm-t4", **changes: Any) -> results.Row:
-    """A right row; ``changes`` replace fields of it."""
-    known = {
-        "id": name,
-        "arch": "mask_predict_small",
-        "decode_flags": "--path student.pt --iter-decode-max-iter 3",
-        "passes": 4,
-        "bleu": 33.5,
-        "signature": "BLEU|nrefs:1",
-        "sentences": 1000,
-        "teacher_sha256": SHA,
-        "baseline": "beam5",
-        "ms_per_sentence": 20.0,
-        "baseline_ms": 60.0,
-        "speedup": 3.0,
-        "speedups": {"greedy": 2.0, "beam5": 3.0},
-        "ms_p95": 31.25,
-        "ms_by_length": {"1-10": 18.0},
-        "noisy": False,
-        "device": "cpu",
-        "size": "small",
-        "threads": 1,
-        "command": "scripts/benchmark.py bin",
-        "date": "2020-01-01T00:00:00+00:00",
-    }
-    return {**dict.fromkeys(results.FIELDS), **known, **changes}
+OTHER = SHA[::-1]
 
 
 def test_a_right_row_passes() -> None:
     results.check(row())
+    results.check(forced("cmlm-t4", 25))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +31,9 @@ def test_a_right_row_passes() -> None:
         ({"teacher_sha256": "abc"}, "teacher_sha256 is no sha256"),
         ({"speedup": 2.9}, "speedup 2.9 is not baseline_ms / ms_per_sentence"),
         ({"baseline_ms": None}, "speedup 3.0 is not baseline_ms / ms_per_sentence"),
+        ({"forced_length": 25.0}, "forced_length is no int"),
+        ({"forced_length": 0, "bleu": None, "signature": None}, "forced_length 0 is less than 1"),
+        ({"forced_length": 25}, "row cmlm-t4: bleu, signature of a forced length"),
         ({"id": "../elsewhere"}, "a row needs an id"),
         ({"speed": 3.0}, "has an unknown speed"),
     ],
@@ -103,9 +79,27 @@ def test_a_wrong_row_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_two_rows_of_one_id_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(results.ResultsError, match="two rows are called a"):
-        results.write(tmp_path / "results.json", [row("a"), row("a")])
+def test_an_update_leaves_rows_of_another_size_or_length_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    results.update(path, [row("a"), forced("a", 25), forced("a", 25, size="base")])
+    results.update(path, [forced("a", 25, ms_p95=1.0), forced("a", 60)])
+    found = [(r["size"], r["forced_length"], r["ms_p95"]) for r in results.read(path)]
+    assert found == [("small", None, 31.25), ("small", 25, 1.0), ("base", 25, 31.25), ("small", 60, 31.25)]
+
+
+@pytest.mark.parametrize(
+    ("twice", "name"),
+    [
+        (row("a"), "a (size small, cpu)"),
+        (forced("a", 25), "a (size small, cpu, forced length 25)"),
+        (forced("a", 25, size="base"), "a (size base, cpu, forced length 25)"),
+    ],
+)
+def test_two_rows_of_one_id_size_and_length_are_refused(tmp_path: Path, twice: results.Row, name: str) -> None:
+    others = [row("a"), row("a", size="base"), forced("a", 25), forced("a", 60), forced("a", 25, size="base")]
+    results.write(tmp_path / "results.json", others)
+    with pytest.raises(results.ResultsError, match=rf"^two rows are called {re.escape(name)}$"):
+        results.write(tmp_path / "results.json", [*others, twice])
 
 
 @pytest.mark.parametrize(
@@ -120,38 +114,91 @@ def test_a_file_that_holds_no_rows_is_refused(tmp_path: Path, text: Any, complai
         results.read(path)
 
 
-def test_the_report_shows_scores_and_speeds_over_the_searches_that_were_timed() -> None:
-    lines = report.table([row(train="distilled"), row("ar-greedy", passes=None, speedups={"greedy": 1.0})]).split("\n")
-    assert lines[0].split() == "system train BLEU passes ms ms p95 bare ms / greedy / beam5".split()
-    assert lines[1].split() == "cmlm-t4 distilled 33.50 4.0 20.00 31.25 - 2.00x 3.00x".split()
-    assert lines[2].split() == "ar-greedy - 33.50 - 20.00 31.25 - 1.00x -".split()
-    assert "sacreBLEU: BLEU|nrefs:1" in lines
+def assemble(monkeypatch: pytest.MonkeyPatch, output: Path, *tables: list[results.Row], options: str = "") -> None:
+    """Runs the program on files that hold these rows."""
+    paths = [output.parent / "results" / f"{i}.json" for i in range(len(tables))]
+    for path, rows in zip(paths, tables, strict=True):
+        results.write(path, rows)
+    words = ["results.py", "assemble", *map(str, paths), "--output", str(output), *options.split()]
+    monkeypatch.setattr("sys.argv", words)
+    results.main()
 
 
-def test_numbers_stand_flush_right_and_words_flush_left() -> None:
-    lines = report.table([row(bleu=9.5), row("b", bleu=33.5)]).split("\n")[:3]
-    assert len({line.index(end) + len(end) for line, end in zip(lines, ("BLEU", "9.50", "33.50"), strict=True)}) == 1
-    assert lines[2].startswith("b        -  ")
+def test_the_first_file_that_has_a_row_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = [row("ar-greedy", ms_p95=1.0), row("b"), forced("ar-greedy", 25, ms_p95=1.0)]
+    other = [row("ar-greedy", ms_p95=2.0), row("a"), forced("ar-greedy", 60), forced("ar-greedy", 25, ms_p95=2.0)]
+    assemble(monkeypatch, tmp_path / "results.json", one, other)
+    found = results.read(tmp_path / "results.json")
+    assert found == [*one, row("a"), forced("ar-greedy", 60)]
 
 
-def test_the_report_marks_noisy_times_and_says_what_the_mark_means() -> None:
-    assert "20.00~" in report.table([row(noisy=True)]) and "~: other processes ran" in report.table([row(noisy=True)])
-    assert "~" not in report.table([row()])
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([row("b", teacher_sha256=OTHER)], "a (size small, cpu) and b (size small, cpu) are of two teachers"),
+        ([forced("a", 25, teacher_sha256=OTHER)], "a (size small, cpu, forced length 25) are of two teachers"),
+        ([row("b", teacher_sha256=OTHER, size="base")], None),
+        ([row("b", teacher_sha256=None)], None),
+        ([row("a", hypotheses_sha256=OTHER)], "a (size small, cpu) has other hypotheses in another file"),
+        ([row("a", hypotheses_sha256=None)], "a (size small, cpu) has other hypotheses in another file"),
+        ([row("b", hypotheses_sha256=OTHER)], None),
+    ],
+)
+def test_one_teacher_a_size_and_a_system_says_one_thing(rows: list[results.Row], complaint: str | None) -> None:
+    first = [row("a", hypotheses_sha256=SHA), row("c", teacher_sha256=None)]
+    if complaint is None:
+        assert results.assembled([first, rows]) == first + rows
+    else:
+        with pytest.raises(results.ResultsError, match=re.escape(complaint)):
+            results.assembled([first, rows])
 
 
-def test_a_table_for_a_readme_has_as_many_cells_in_every_line() -> None:
-    lines = [line for line in report.table([row(), row("b")], markdown=True).split("\n") if line.startswith("|")]
-    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
-    assert re.fullmatch(r"\| -+ \| -+ \|( -+: \|)+", lines[1])
+@pytest.fixture
+def told(tmp_path: Path) -> results.Row:
+    """A row whose hypotheses lie where they must, from the folder of the assembled file on."""
+    (tmp_path / "hypotheses").mkdir()
+    (tmp_path / "hypotheses" / "a.txt").write_text("one\n")
+    return row("a", hypotheses="hypotheses/a.txt", hypotheses_sha256=hashlib.sha256(b"one\n").hexdigest())
 
 
-def test_the_report_program_ends_with_one_line_for_a_bad_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_hypotheses_are_looked_for_beside_the_assembled_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: results.Row
 ) -> None:
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps([row(bleu="high")]))
-    monkeypatch.setattr("sys.argv", ["report.py", str(path)])
+    assemble(monkeypatch, tmp_path / "results.json", [told, row("b")])
+    assert results.read(tmp_path / "results.json") == [told, row("b")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"hypotheses": "hypotheses/b.txt"}, "a (size small, cpu): cannot read {}/hypotheses/b.txt: No such file"),
+        ({"hypotheses_sha256": SHA}, "a (size small, cpu): {}/hypotheses/a.txt does not have the sha256 of the row"),
+        ({"hypotheses": None}, "a (size small, cpu) names no file of its hypotheses"),
+    ],
+)
+def test_missing_or_other_hypotheses_are_refused_in_one_line_and_nothing_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    told: results.Row,
+    changes: dict[str, Any],
+    complaint: str,
+) -> None:
+    output = tmp_path / "results.json"
+    output.write_text("as it was")
     with pytest.raises(SystemExit) as ended:
-        report.main()
+        assemble(monkeypatch, output, [told | changes])
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "report.py: row cmlm-t4: bleu is no float: 'high'\n"
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("results.py: " + complaint.format(tmp_path))
+    assert output.read_text() == "as it was"
+
+    assemble(monkeypatch, output, [told | changes], options="--no-check-hypotheses")
+    assert results.read(output) == [told | changes]
+
+
+def test_a_row_of_another_device_is_another_row(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    results.write(path, [row("a")])
+    results.update(path, [row("a", device="gpu")])
+    assert [found["device"] for found in results.read(path)] == ["cpu", "gpu"]

@@ -1,10 +1,14 @@
-"""What the recipes share: steps that are skipped or done again, two at once, trainings that go on or start afresh."""
+"""What the recipes share: steps that are skipped or done again, some at once; downloads; trainings that go on."""
 
+import gzip
+import hashlib
 import os
 import re
 import subprocess
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 import torch
@@ -134,11 +138,37 @@ def test_a_command_whose_words_are_parted_otherwise_is_another_command(bash: Bas
     assert calls(tmp_path) == ["2", "3", "2"]
 
 
-def test_a_step_whose_input_is_missing_or_whose_output_was_not_made_is_never_done(bash: Bash, tmp_path: Path) -> None:
-    for body in ("step a from absent to calls -- make", "step b to absent -- make"):
-        for _ in range(2):
-            assert bash(f"make() {{ echo made >>calls; }}\n{body}").code == 0
-    assert calls(tmp_path) == ["made"] * 4
+def test_a_step_whose_input_is_missing_ends_the_recipe_in_one_line(bash: Bash, tmp_path: Path) -> None:
+    outcome = bash("step a from absent to calls -- eval 'echo made >>calls'")
+    assert (outcome.code, calls(tmp_path)) == (2, [])
+    assert outcome.stderr == "recipe.sh: step a needs absent: run the steps before it\n"
+
+
+def test_a_step_whose_output_was_not_made_is_never_done(bash: Bash, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert bash("step b to absent -- eval 'echo made >>calls'").code == 0
+    assert calls(tmp_path) == ["made"] * 2
+
+
+STEPS = """
+note() { echo "$1" >>calls; touch "$1"; }
+step a to a -- note a
+together step b to b -- note b : step c to c -- note c
+step d to d -- note d
+check_only
+"""
+
+
+@pytest.mark.parametrize("only", ["a", "b", "c", "d"])
+def test_one_step_alone(only: str, bash: Bash, tmp_path: Path) -> None:
+    assert bash(STEPS, f"ONLY={only}").code == 0
+    assert calls(tmp_path) == [only]
+
+
+def test_a_step_that_does_not_exist_is_named_with_those_that_do(bash: Bash, tmp_path: Path) -> None:
+    outcome = bash(STEPS, "ONLY=e")
+    assert (outcome.code, calls(tmp_path)) == (2, [])
+    assert outcome.stderr == "recipe.sh: no step is called e; there are: a b c d\n"
 
 
 FAILING = """
@@ -174,24 +204,159 @@ broken() { false; echo 'went on' >>calls; echo x >bad; }
 def test_of_two_steps_at_once_one_fails_and_the_other_is_stamped(good_first: bool, bash: Bash, tmp_path: Path) -> None:
     steps = ["step good to good -- good", "step bad to bad -- broken"]
     first, second = steps if good_first else steps[::-1]
-    outcome = bash(f"{BOTH}\nboth {first} : {second}\necho 'the next step' >>calls")
+    outcome = bash(f"{BOTH}\ntogether {first} : {second}\necho 'the next step' >>calls")
     assert outcome.code != 0
     assert calls(tmp_path) == ["good"], "the other is finished, nothing after the failure is done"
     assert [path.name for path in (tmp_path / ".stamps").iterdir()] == ["good"]
 
 
 def test_two_steps_at_once_that_both_fail_end_the_recipe(bash: Bash, tmp_path: Path) -> None:
-    outcome = bash(f"{BOTH}\nboth step a to bad -- broken : step b to bad -- broken\necho 'the next step' >>calls")
+    outcome = bash(f"{BOTH}\ntogether step a to bad -- broken : step b to bad -- broken\necho 'the next step' >>calls")
     assert outcome.code != 0 and calls(tmp_path) == [] and not list((tmp_path / ".stamps").iterdir())
 
 
 def test_two_steps_at_once_run_at_once_and_both_are_stamped(bash: Bash, tmp_path: Path) -> None:
     wait = 'wait_for() { touch "$1"; for _ in {1..100}; do [[ ! -e $2 ]] || return 0; sleep 0.05; done; false; }'
-    line = "both step a to a -- wait_for a b : step b to b -- wait_for b a"
+    line = "together step a to a -- wait_for a b : step b to b -- wait_for b a"
     assert bash(f"{wait}\n{line}\necho 'the next step' >>calls").code == 0
     assert sorted(path.name for path in (tmp_path / ".stamps").iterdir()) == ["a", "b"]
     assert calls(tmp_path) == ["the next step"]
     assert bash(f"{wait}\n{line}").stdout.count("done before") == 2
+
+
+def test_no_more_than_so_many_steps_run_at_once(bash: Bash, tmp_path: Path) -> None:
+    """Each counts those that run while it does."""
+    work = 'work() { touch "run-$1"; sleep 0.3; find . -name "run-*" | wc -l >>calls; rm "run-$1"; touch "$1"; }'
+    line = "together " + " : ".join(f"step {name} to {name} -- work {name}" for name in "abcde")
+    assert bash(f"{work}\n{line}", "JOBS=3").code == 0
+    counts = list(map(int, calls(tmp_path)))
+    assert len(counts) == 5 and max(counts) == 3
+
+
+def test_of_many_steps_one_that_fails_lets_the_others_end(bash: Bash, tmp_path: Path) -> None:
+    steps = [f"step {name} to {name} -- {'false' if name == 'b' else f'touch {name}'}" for name in "abcd"]
+    assert bash(f"together {' : '.join(steps)}\necho 'the next step' >>calls").code != 0
+    assert sorted(path.name for path in (tmp_path / ".stamps").iterdir()) == ["a", "c", "d"]
+    assert calls(tmp_path) == []
+
+
+TEXT = gzip.compress(b"ein Haus\n" * 5000 + bytes(range(256)), mtime=0)
+SUM = hashlib.sha256(TEXT).hexdigest()
+PAGE = b"<!DOCTYPE html><html><body>Quota exceeded</body></html>"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Tuple[str, Path, List[str]]]:
+    """A folder served over loopback HTTP: address, folder, paths asked for. Parts only of what is called parts-..."""
+    folder, asked = tmp_path / "served", []  # type: Path, List[str]
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def do_GET(self) -> None:
+            first = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            if not first or not self.path.startswith("/parts-"):
+                return super().do_GET()
+            content = (folder / self.path[1:]).read_bytes()
+            begin = int(first[1])
+            asked.append(f"{self.path} from {begin}")
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(content) - begin))
+            self.end_headers()
+            self.wfile.write(content[begin:])
+
+        def log_message(self, *args: Any) -> None:
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_address[1]}", folder, asked
+        httpd.shutdown()
+
+
+def fetch(bash: Bash, *words: str, setting: str = "") -> Outcome:
+    return bash(f"fetch got/text.gz {' '.join(words)}", setting)
+
+
+@pytest.mark.parametrize("known", [SUM, "-"])
+def test_a_file_is_fetched_whole(known: str, bash: Bash, server: Any, tmp_path: Path) -> None:
+    url, folder, _ = server
+    (folder / "text.gz").write_bytes(TEXT)
+    outcome = fetch(bash, known, f"{url}/text.gz")
+    assert outcome.code == 0, outcome.stderr
+    assert [path.name for path in (tmp_path / "got").iterdir()] == ["text.gz"]
+    assert (tmp_path / "got" / "text.gz").read_bytes() == TEXT
+
+
+@pytest.mark.parametrize("begun", [TEXT[:100], TEXT, PAGE])
+def test_what_an_interrupted_download_left_does_no_harm(begun: bytes, bash: Bash, server: Any, tmp_path: Path) -> None:
+    url, folder, _ = server
+    (folder / "text.gz").write_bytes(TEXT)
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got" / "text.gz.part").write_bytes(begun)
+    assert fetch(bash, SUM, f"{url}/text.gz").code == 0
+    assert (tmp_path / "got" / "text.gz").read_bytes() == TEXT
+
+
+def test_an_interrupted_download_goes_on_where_it_was(bash: Bash, server: Any, tmp_path: Path) -> None:
+    url, folder, asked = server
+    (folder / "parts-text.gz").write_bytes(TEXT)
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got" / "text.gz.part").write_bytes(TEXT[:100])
+    assert fetch(bash, SUM, f"{url}/parts-text.gz").code == 0
+    assert (tmp_path / "got" / "text.gz").read_bytes() == TEXT
+    assert asked[0] == "/parts-text.gz from 100" and not any(
+        "text.gz" in path and "from" not in path for path in asked[2:]
+    )
+
+
+def test_what_came_before_the_network_failed_is_kept(bash: Bash, tmp_path: Path) -> None:
+    part = tmp_path / "got" / "text.gz.part"
+    part.parent.mkdir()
+    part.write_bytes(TEXT[:100])
+    assert fetch(bash, SUM, "http://127.0.0.1:9/text.gz").code == 2
+    assert part.read_bytes() == TEXT[:100]
+
+
+@pytest.mark.parametrize(
+    ("served", "known", "complaint"),
+    [
+        (PAGE, "-", "is an HTML page, not a gzip file"),
+        (TEXT[:-20], "-", "is no gzip file, or cut short"),
+        (b"", "-", "is no gzip file, or cut short"),
+        (TEXT, "0" * 64, "has another checksum than the one recorded"),
+    ],
+)
+@pytest.mark.parametrize("road", ["http", "offline"])
+def test_a_wrong_file_is_refused_in_one_line(
+    served: bytes, known: str, complaint: str, road: str, bash: Bash, server: Any, tmp_path: Path
+) -> None:
+    url, folder, _ = server
+    (folder / "text.gz").write_bytes(served)
+    outcome = fetch(bash, known, f"{url}/text.gz", setting=f"OFFLINE={folder if road == 'offline' else ''}")
+    assert outcome.code == 2 and not (tmp_path / "got" / "text.gz").exists()
+    first, *more = outcome.stderr.splitlines()
+    assert first.startswith("recipe.sh: ") and first.endswith(complaint)
+    assert len(more) == (1 if road == "http" else 0), "over HTTP: that no address is left"
+
+
+def test_the_next_address_serves_where_the_first_does_not(bash: Bash, server: Any, tmp_path: Path) -> None:
+    url, folder, asked = server
+    (folder / "page.gz").write_bytes(PAGE)
+    (folder / "text.gz").write_bytes(TEXT)
+    outcome = fetch(bash, SUM, f"{url}/absent.gz", f"{url}/page.gz", f"{url}/text.gz", f"{url}/never.gz")
+    assert outcome.code == 0 and (tmp_path / "got" / "text.gz").read_bytes() == TEXT
+    assert asked == ["/absent.gz"] * 2 + ["/page.gz", "/text.gz"]  # an error is logged twice by the server
+
+
+def test_a_folder_serves_offline_and_says_what_it_lacks(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "text.gz").write_bytes(TEXT)
+    assert fetch(bash, SUM, "http://127.0.0.1:9/none", setting=f"OFFLINE={tmp_path}").code == 0
+    outcome = bash("fetch got/more.gz -", f"OFFLINE={tmp_path}")
+    assert (outcome.code, outcome.stderr) == (2, f"recipe.sh: --offline: no more.gz in {tmp_path}\n")
 
 
 def checkpoint(path: Path, updates: int, *, seconds: int, iterations: int = 70_000, note: str = "") -> None:
@@ -274,18 +439,23 @@ def begins(folder: Path) -> List[str]:
 
 
 def test_a_training_has_the_flags_that_are_asked_for_and_leaves_its_weights(trained: Path) -> None:
-    train, _, weights = calls(trained)
+    train, _, weights, curve = calls(trained)
     folder = trained / "models" / "tiny"
     assert train == (
         f"train bin --user-dir nar_plugin --save-dir {folder} --no-progress-bar --log-format simple --lr 1"
     )
     script = "python scripts/average_checkpoints.py"
     assert weights == f"{script} --inputs {folder}/checkpoint_last.pt --output {trained}/models/tiny.pt"
+    log, points = trained / "logs" / "tiny.log", trained / "models" / "tiny.curve.json"
+    assert curve == f"python scripts/training_curve.py {log} --output {points}"
 
 
 def test_the_weights_may_be_the_average_of_the_last_checkpoints(bash: Bash, trained: Path) -> None:
-    assert bash("AVERAGE=5 train tiny bin --lr 1", STUBS).code == 0
-    assert f" --dir {trained}/models/tiny --last 5 --output {trained}/models/tiny.pt" in calls(trained)[-1]
+    assert bash("AVERAGE=5 TO_RELEASE=1 train tiny bin --lr 1", STUBS).code == 0
+    assert (
+        f" --dir {trained}/models/tiny --last 5 --half --forget-paths --output {trained}/models/tiny.pt"
+        in calls(trained)[-2]
+    )
 
 
 def test_a_training_with_the_same_flags_goes_on(bash: Bash, trained: Path) -> None:
@@ -299,7 +469,9 @@ def test_a_training_with_the_same_flags_goes_on(bash: Bash, trained: Path) -> No
 def test_a_training_with_other_flags_or_data_starts_afresh(line: str, bash: Bash, trained: Path) -> None:
     (trained / "other").mkdir()
     (trained / "models" / "tiny" / "checkpoint_1_5.pt").write_text("of the training before")
+    (trained / "logs" / "tiny.log").write_text("of the training before")
     assert bash(line, STUBS).code == 0
+    assert "before" not in (trained / "logs" / "tiny.log").read_text()
     assert begins(trained) == ["begins at 0", "begins at 0"]
     assert not (trained / "models" / "tiny" / "checkpoint_1_5.pt").exists()
 
@@ -315,9 +487,10 @@ def test_another_training_leaves_the_first_alone(bash: Bash, trained: Path) -> N
     assert (trained / "models" / "tiny" / "checkpoint_last.pt").exists()
 
 
-def test_a_training_that_was_killed_goes_on_from_the_newest_checkpoint(bash: Bash, trained: Path) -> None:
+@pytest.mark.parametrize("newest", ["checkpoint_1_300.pt", "checkpoint12.pt"])
+def test_a_training_that_was_killed_goes_on_from_the_newest_checkpoint(newest: str, bash: Bash, trained: Path) -> None:
     folder = trained / "models" / "tiny"
-    (folder / "checkpoint_1_300.pt").write_text("300\n")
+    (folder / newest).write_text("300\n")
     (folder / "checkpoint_last.pt").write_text("")
     assert bash("train tiny bin --lr 1", STUBS).code == 0
     assert begins(trained)[-1] == "begins at 300"
@@ -327,7 +500,7 @@ def test_a_training_that_fails_ends_the_recipe_and_writes_no_weights(bash: Bash,
     outcome = bash("train tiny bin --lr 1\necho 'the next step' >>calls", STUBS + "STATUS=1")
     assert outcome.code == 2
     assert outcome.stderr == f"recipe.sh: training tiny failed; see {trained}/logs/tiny.log\n"
-    assert sum(call.startswith("python") for call in calls(trained)) == 1 and "the next step" not in calls(trained)
+    assert sum(call.startswith("python") for call in calls(trained)) == 2 and "the next step" not in calls(trained)
     assert bash("train tiny bin --lr 1", STUBS).code == 0 and begins(trained)[-1] == "begins at 20"
 
 
