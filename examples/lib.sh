@@ -236,12 +236,18 @@ _mend_last() {
 # A checkpoint is a zip file, and the last thing written of one is a record of 22 bytes that begins with PK 5 6.
 _is_whole() { [[ -f $1 && $(tail -c 22 "$1" | head -c 4) == PK$'\005\006' ]]; }
 
-# One short line for each report of fairseq-train. Errors are shown as they are.
+# One short line for each report of fairseq-train, at once (some kinds of awk read ahead). Errors are shown as they are.
 _progress() {
-  awk -v name="$1" '
-    function value(key) { return match($0, "[ |:]" key "[ =][0-9.e-]+") ? substr($0, RSTART + 2 + length(key), RLENGTH - 2 - length(key)) : "-" }
-    /\| train_inner \|/ { print "[" name "] update " value("num_updates") ", loss " value("loss") ", " value("wall") " s" }
-    /\| valid \|/ { print "[" name "] validated at update " value("num_updates") ", loss " value("loss") ", BLEU " value("bleu") }
-    /rror|Exception/ { print "[" name "] " $0 }
-    { fflush() }'
+  local line
+  while IFS= read -r line; do
+    case $line in
+      *"| train_inner |"*)
+        echo "[$1] update $(_value num_updates "$line"), loss $(_value loss "$line"), $(_value wall "$line") s" ;;
+      *"| valid |"*)
+        echo "[$1] validated at update $(_value num_updates "$line"), loss $(_value loss "$line"), BLEU $(_value bleu "$line")" ;;
+      *rror* | *Exception*) echo "[$1] $line" ;;
+    esac
+  done
 }
+
+_value() { if [[ $2 =~ [\ \|:]$1[\ =]([0-9.e-]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo -; fi; }

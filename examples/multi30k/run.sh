@@ -57,7 +57,8 @@ SEARCH=(--lenpen 1.5) # of the teacher's beams; chosen on the valid set among 1,
 
 # Each method's file says
 #   <method>_data=(raw distilled)           what it is trained on
-#   <method>_train DATA NAME                trains on the binarised DATA into models/NAME.pt
+#   <method>_train DATA NAME FLAGS...       trains on the binarised DATA into models/NAME.pt
+#   <method>_best=(FLAGS)                   decodes as well as it can, whatever the time
 #   <method>_rows                           calls  row ID WORDS-OF-TRAINING FLAGS...  for each row with a score
 #   <method>_timed MODEL TRAINED N          likewise for rows of times alone, with N tokens a hypothesis
 #   <method>_base=(FLAGS)                   fairseq-train's, for the model of base size that is timed untrained
@@ -151,6 +152,21 @@ students() {
 
 train_teacher() { TO_RELEASE=1 train teacher "$OUT/bin" "$@"; }
 
+# overfit METHOD: can the model hold what it is taught? BLEU of 1,000 training sentences learnt by heart, without dropout.
+overfit() {
+  local method=$1 folder=$OUT/overfit lang log=$OUT/logs/$1-overfit.decode.log
+  local -n best=${method}_best
+  mkdir -p "$folder/$method"
+  for lang in "$SOURCE" "$TARGET"; do head -n 1000 "$BPE/train.$lang" >"$folder/$method/text.$lang"; done
+  binarise "$folder/$method/bin" --srcdict "$OUT/bin/dict.$TARGET.txt" --trainpref "$folder/$method/text"
+  AVERAGE='' "${method}_train" "$folder/$method/bin" "$method-overfit" --dropout 0 --max-epoch 200 --disable-validation \
+    --no-epoch-checkpoints
+  fairseq-generate "$folder/$method/bin" "${DECODE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --gen-subset train \
+    --path "$MODELS/$method-overfit.pt" "${best[@]}" --batch-size 50 --remove-bpe --scoring sacrebleu >"$log" 2>&1 ||
+    fail "fairseq-generate failed; see $log"
+  grep -o 'BLEU = .*' "$log" | tee "$folder/$method.txt"
+}
+
 # Sentences of N tokens that are timed: 2,000 tokens, but no fewer than 3 sentences and no more than 20.
 timed() { echo $((2000 / $1 > 20 ? 20 : 2000 / $1 < 3 ? 3 : 2000 / $1)); }
 
@@ -171,7 +187,7 @@ train_base() {
     --no-save-optimizer-state "$@"
 }
 
-# Rows of a method beside the teacher's, measured in the same run: with scores; of times by length; of base size.
+# Rows of a method with scores, beside the teacher's of the same run.
 measure() {
   rm -f "$RESULTS/results/$1.json"
   ROWS=()
@@ -180,23 +196,18 @@ measure() {
     --teacher "$(words --train raw --curve "$MODELS/teacher.curve.json" --path "$MODELS/teacher.pt" "${DECODE[@]}" "${SEARCH[@]}")"
 }
 
-measure_lengths() {
-  local n
-  rm -f "$RESULTS/results/$1.lengths.json"
-  for n in "${LENGTHS[@]}"; do
+# time_forced METHOD.TABLE FOLDER TEACHER STUDENT N...: of both models, named with the words of their training, with
+# hypotheses of N tokens.
+time_forced() {
+  local table=$1 folder=$OUT/$2 teacher student n
+  read -ra teacher <<<"$3"
+  read -ra student <<<"$4"
+  shift 4
+  rm -f "$RESULTS/results/$table.json"
+  for n in "$@"; do
     ROWS=()
-    "$1_timed" "$MODELS/$1-distilled.pt" distilled "$n"
-    clock "$1.lengths" "$OUT/joined/$n/bin" "$n" "$(words --train raw --path "$MODELS/teacher.pt" "${DECODE[@]}")"
-  done
-}
-
-measure_base() {
-  local n
-  rm -f "$RESULTS/results/$1.base.json"
-  for n in "${BASE_LENGTHS[@]}"; do
-    ROWS=()
-    "$1_timed" "$MODELS/base-$1.pt" untrained "$n"
-    clock "$1.base" "$OUT/base/$n/bin" "$n" "$(words --train untrained --path "$MODELS/base-teacher.pt" "${DECODE[@]}")"
+    "${table%%.*}_timed" "$MODELS/${student[0]}.pt" "${student[1]}" "$n"
+    clock "$table" "$folder/$n/bin" "$n" "$(words --train "${teacher[1]}" --path "$MODELS/${teacher[0]}.pt" "${DECODE[@]}")"
   done
 }
 
@@ -276,6 +287,9 @@ fi
 step binarise-distilled from "$OUT/distilled/manifest.json" to "$OUT/bin-distilled/train.$PAIR.$TARGET.bin" -- \
   binarise "$OUT/bin-distilled" --trainpref "$OUT/distilled/train" --srcdict "$OUT/bin/dict.$TARGET.txt" "${SPLITS[@]}"
 students distilled
+for method in "${METHODS[@]}"; do
+  JOBLIST+=(: step "overfit-$method" from "$OUT/bin" to "$OUT/overfit/$method.txt" -- overfit "$method")
+done
 together "${JOBLIST[@]}"
 
 SEAL=''
@@ -307,9 +321,9 @@ for method in "${METHODS[@]}"; do
   tables+=("$RESULTS/results/$method.json" "$RESULTS/results/$method.lengths.json" "$RESULTS/results/$method.base.json")
   step "measure-$method" from "$MODELS/teacher.pt" "${trained[@]}" to "${tables[-3]}" -- measure "$method"
   step "lengths-$method" from "$MODELS/teacher.pt" "$MODELS/$method-distilled.pt" "${joined[@]}" to "${tables[-2]}" -- \
-    measure_lengths "$method"
+    time_forced "$method.lengths" joined "teacher raw" "$method-distilled distilled" "${LENGTHS[@]}"
   step "clock-$method" from "$MODELS/base-teacher.pt" "$MODELS/base-$method.pt" "${base_joined[@]}" to "${tables[-1]}" -- \
-    measure_base "$method"
+    time_forced "$method.base" base "base-teacher untrained" "base-$method untrained" "${BASE_LENGTHS[@]}"
 done
 SEAL=''
 step assemble from "${tables[@]}" to "$RESULTS/results.json" -- \

@@ -5,10 +5,11 @@
 deep_shallow_data=(distilled)
 deep_shallow_layers=(--encoder-layers 12 --decoder-layers 1)
 deep_shallow_base=("${AUTOREGRESSIVE[@]:0:4}" "${BASE[@]}" "${deep_shallow_layers[@]}")
+deep_shallow_best=(--beam 1)
 
 deep_shallow_train() {
   train "$2" "$1" "${COMMON[@]}" "${AUTOREGRESSIVE[@]}" "${SMALL[@]}" "${deep_shallow_layers[@]}" --dropout 0.1 \
-    --lr 2e-3 --max-epoch 30
+    --lr 2e-3 --max-epoch 15 "${@:3}"
 }
 
 deep_shallow_rows() {
