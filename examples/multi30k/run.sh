@@ -60,6 +60,7 @@ SEARCH=(--lenpen 1.5) # of the teacher's beams; chosen on the valid set among 1,
 #   <method>_train DATA NAME FLAGS...       trains on the binarised DATA into models/NAME.pt
 #   <method>_best=(FLAGS)                   decodes as well as it can, whatever the time
 #   <method>_rows                           calls  row ID WORDS-OF-TRAINING FLAGS...  for each row with a score
+#   <method>_gap                            likewise, if there is one, for what explains a gap to the teacher: a table apart
 #   <method>_timed MODEL TRAINED N          likewise for rows of times alone, with N tokens a hypothesis
 #   <method>_base=(FLAGS)                   fairseq-train's, for the model of base size that is timed untrained
 read -ra METHODS <<<"${METHODS:-$(cd "$HERE/systems" && printf '%s ' *.sh | sed 's/\.sh//g')}"
@@ -187,11 +188,11 @@ train_base() {
     --no-save-optimizer-state "$@"
 }
 
-# Rows of a method with scores, beside the teacher's of the same run.
+# measure TABLE COMMAND: the rows with scores that COMMAND asks for, beside the teacher's of the same run.
 measure() {
   rm -f "$RESULTS/results/$1.json"
   ROWS=()
-  "$1_rows"
+  "$2"
   clock "$1" "$OUT/bin" --reference "$RAW/test.$TARGET" --hypotheses "$RESULTS/hypotheses" \
     --teacher "$(words --train raw --curve "$MODELS/teacher.curve.json" --path "$MODELS/teacher.pt" "${DECODE[@]}" "${SEARCH[@]}")"
 }
@@ -319,11 +320,18 @@ for method in "${METHODS[@]}"; do
   trained=()
   for data in "${trained_on[@]}"; do trained+=("$MODELS/$method-$data.pt"); done
   tables+=("$RESULTS/results/$method.json" "$RESULTS/results/$method.lengths.json" "$RESULTS/results/$method.base.json")
-  step "measure-$method" from "$MODELS/teacher.pt" "${trained[@]}" to "${tables[-3]}" -- measure "$method"
+  step "measure-$method" from "$MODELS/teacher.pt" "${trained[@]}" to "${tables[-3]}" -- \
+    measure "$method" "${method}_rows"
   step "lengths-$method" from "$MODELS/teacher.pt" "$MODELS/$method-distilled.pt" "${joined[@]}" to "${tables[-2]}" -- \
     time_forced "$method.lengths" joined "teacher raw" "$method-distilled distilled" "${LENGTHS[@]}"
   step "clock-$method" from "$MODELS/base-teacher.pt" "$MODELS/base-$method.pt" "${base_joined[@]}" to "${tables[-1]}" -- \
     time_forced "$method.base" base "base-teacher untrained" "base-$method untrained" "${BASE_LENGTHS[@]}"
+done
+for method in "${METHODS[@]}"; do
+  declare -F "${method}_gap" >/dev/null || continue
+  SEAL="$(declare -f "${method}_gap") ${DECODE[*]} ${SEARCH[*]} ${ALLOW_NOISE:-}"
+  step "gap-$method" from "$MODELS/teacher.pt" "$MODELS/$method-distilled.pt" to "$RESULTS/results/$method.gap.json" -- \
+    measure "$method.gap" "${method}_gap"
 done
 SEAL=''
 step assemble from "${tables[@]}" to "$RESULTS/results.json" -- \

@@ -28,6 +28,18 @@ mask_predict_rows() {
   done
 }
 
+# Is it the length? More of them, the teacher's choice among them, the reference's own.
+mask_predict_gap() {
+  local passes model=(--path "$MODELS/mask_predict-distilled.pt" --baseline beam4)
+  for passes in 1 4 10; do
+    row "cmlm-t$passes-gold" distilled "${model[@]}" --iter-decode-max-iter $((passes - 1)) --gold-target-len
+  done
+  model+=(--iter-decode-max-iter 9 --iter-decode-with-beam 5)
+  row cmlm-t10-l5 distilled "${model[@]}"
+  row cmlm-t10-l5-rescored distilled "${model[@]}" --iter-decode-with-external-reranker \
+    --path "$MODELS/mask_predict-distilled.pt:$MODELS/teacher.pt"
+}
+
 mask_predict_timed() {
   local passes
   for passes in 1 4 10; do
