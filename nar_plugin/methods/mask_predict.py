@@ -15,11 +15,6 @@ CONFIDENCE_GRID = 2.0**-10
 depends on the batch's shape; without the grid that noise would choose what is masked. Ties: the leftmost is masked."""
 
 
-def _ranks(values: Tensor) -> Tensor:
-    """(B, T) rank of each value in its row, 0 for the smallest, ties from the left."""
-    return values.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-
-
 def training_counts(keys: Tensor, lengths: Tensor, release_compat: bool = False) -> Tensor:
     """How many positions to mask in training, (B,): uniform on 1 … N (paper, section 3.1).
 
@@ -33,8 +28,7 @@ def training_counts(keys: Tensor, lengths: Tensor, release_compat: bool = False)
 
 def random_mask(keys: Tensor, is_token: Tensor, counts: Tensor) -> Tensor:
     """(B, T) True at ``counts`` (B,) of the right-padded real positions, a uniform subset."""
-    draw = noise.uniform(noise.fold(keys, 1), is_token.size(1))
-    return _ranks(draw.masked_fill(~is_token, 2.0)) < counts[:, None]
+    return noise.subset(noise.fold(keys, 1), is_token, counts)
 
 
 def training_mask(keys: Tensor, is_token: Tensor, release_compat: bool = False, span: bool = False) -> Tensor:

@@ -50,3 +50,9 @@ def uniform(keys: Tensor, width: int) -> Tensor:
     """(B,) keys to (B, width) float32 numbers in [0, 1), 24 bits each."""
     places = torch.arange(1, width + 1, device=keys.device) * _GOLDEN
     return _shift(mix(keys[:, None] + places), 40).float() * 2.0**-24
+
+
+def subset(keys: Tensor, is_member: Tensor, counts: Tensor) -> Tensor:
+    """(B, T) True at a uniform subset of ``counts`` (B,) of each row's members."""
+    draw = uniform(keys, is_member.size(1)).masked_fill(~is_member, 2.0)
+    return draw.argsort(dim=1, stable=True).argsort(dim=1, stable=True) < counts[:, None]
