@@ -8,7 +8,7 @@ that no position is padding, which is faster.
 """
 
 import math
-from typing import Any, Callable, cast
+from typing import Any, Callable, Sequence, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,26 @@ class CrossAttention(nn.Module):
         return self.output(_attend(query, memory, is_source, self.dropout if self.training else 0.0))
 
 
+class PositionalAttention(nn.Module):
+    """Attention of positions to positions: (B, T, D) states are mixed by where they stand, whatever they say.
+
+    Query and key are position embeddings, the value is the state (Gu et al. 2018, section 3.3; Lee et al. 2018).
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query_key = nn.Linear(dim, 2 * dim)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, positions: Tensor, is_token: Tensor | None) -> Tensor:
+        """``positions``: (T, D) embeddings."""
+        places = self.query_key(positions)[None].expand(len(x), -1, -1).chunk(2, -1)
+        query, key, value = (_heads(y, self.heads) for y in (*places, self.value(x)))
+        return self.output(_attend(query, (key, value), is_token, self.dropout if self.training else 0.0))
+
+
 class FeedForward(nn.Module):
     """Two linear maps with an activation between, at each position alone."""
 
@@ -89,8 +109,24 @@ class Residual(nn.Module):
         return self.norm(x + self.dropout(f(x)))
 
 
+class Highway(nn.Module):
+    """g · x + (1 − g) · f(x) with layer norm after or before, g = σ(W₂ ReLU(W₁ x)) (Srivastava et al. 2015, as Lee et
+    al. 2018 put it around the feed-forward block)."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float, is_prenorm: bool) -> None:
+        super().__init__()
+        self.gate = FeedForward(dim, hidden, "relu", 0.0)
+        self.norm, self.dropout, self.is_prenorm = nn.LayerNorm(dim, eps=1e-12), nn.Dropout(dropout), is_prenorm
+
+    def forward(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+        read = self.norm(x) if self.is_prenorm else x
+        mixed = self.dropout(f(read)).lerp(x, self.gate(read).sigmoid())
+        return mixed if self.is_prenorm else self.norm(mixed)
+
+
 class Layer(nn.Module):
-    """Self-attention, then (in a decoder) attention to the source, then feed-forward."""
+    """Self-attention, then attention by position where there is one, then (in a decoder) attention to the source, then
+    feed-forward."""
 
     def __init__(
         self,
@@ -104,19 +140,33 @@ class Layer(nn.Module):
         attention_dropout: float,
         activation_dropout: float,
         is_prenorm: bool,
+        has_positions: bool = False,
+        is_highway: bool = False,
     ) -> None:
         super().__init__()
         self.self_attention = SelfAttention(dim, heads, attention_dropout)
         self.around_self = Residual(dim, dropout, is_prenorm)
+        self.positional_attention = PositionalAttention(dim, heads, attention_dropout) if has_positions else None
+        self.around_positional = Residual(dim, dropout, is_prenorm) if has_positions else None
         self.cross_attention = CrossAttention(dim, heads, attention_dropout) if has_source else None
         self.around_cross = Residual(dim, dropout, is_prenorm) if has_source else None
         self.feed_forward = FeedForward(dim, hidden, activation, activation_dropout)
-        self.around_feed = Residual(dim, dropout, is_prenorm)
+        self.around_feed: nn.Module = Residual(dim, dropout, is_prenorm)
+        if is_highway:
+            self.around_feed = Highway(dim, hidden, dropout, is_prenorm)
 
     def forward(
-        self, x: Tensor, is_token: Tensor | None, memory: Memory | None = None, is_source: Tensor | None = None
+        self,
+        x: Tensor,
+        is_token: Tensor | None,
+        memory: Memory | None = None,
+        is_source: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         x = self.around_self(x, lambda y: self.self_attention(y, is_token))
+        if self.positional_attention is not None and self.around_positional is not None:
+            by_place = self.positional_attention
+            x = self.around_positional(x, lambda y: by_place(y, positions, is_token))
         if self.cross_attention is not None and self.around_cross is not None:
             cross = self.cross_attention
             x = self.around_cross(x, lambda y: cross(y, memory, is_source))
@@ -131,9 +181,19 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(dim, hidden, heads, is_prenorm=is_prenorm, **options) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=1e-12) if is_prenorm else nn.Identity()
 
-    def project(self, source: Tensor) -> tuple[Memory, ...]:
-        """The source's keys and values for every layer, once a sentence."""
-        return tuple(cast(Any, layer).cross_attention.project(source) for layer in self.layers)
+    def project(self, source: Tensor | Sequence[Tensor]) -> tuple[Memory, ...]:
+        """The source's keys and values for every layer, once a sentence; of states a layer, each layer gets its own."""
+        states = [source] * len(self.layers) if isinstance(source, Tensor) else source
+        pairs = zip(self.layers, states, strict=True)
+        return tuple(cast(Any, layer).cross_attention.project(state) for layer, state in pairs)
+
+    def states(self, x: Tensor, is_token: Tensor | None) -> list[Tensor]:
+        """What every layer of an encoder says, (B, T, D) each, the last of them what ``forward`` returns."""
+        found = []
+        for layer in self.layers:
+            x = layer(x, is_token)
+            found.append(self.norm(x))
+        return found
 
     def forward(
         self,
@@ -141,10 +201,11 @@ class Stack(nn.Module):
         is_token: Tensor | None,
         memory: tuple[Memory, ...] | None = None,
         is_source: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) inputs to (B, T, D) states; what stands at padding never reaches a real position."""
         for i, layer in enumerate(self.layers):
-            x = layer(x, is_token, None if memory is None else memory[i], is_source)
+            x = layer(x, is_token, None if memory is None else memory[i], is_source, positions)
         return self.norm(x)
 
 

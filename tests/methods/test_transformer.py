@@ -1,6 +1,7 @@
 """The blocks, against attention written out by hand."""
 
 import math
+from typing import Any, Callable
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from nar_plugin.methods import transformer
 OPTIONS = {"activation": "gelu", "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
 
 
-def stack(*, has_source: bool, is_prenorm: bool = False, layers: int = 2, dropout: float = 0.0) -> transformer.Stack:
+def stack(
+    *, has_source: bool, is_prenorm: bool = False, layers: int = 2, dropout: float = 0.0, **more: bool
+) -> transformer.Stack:
     torch.manual_seed(5)
-    options = {**OPTIONS, "dropout": dropout}
+    options: dict[str, Any] = {**OPTIONS, "dropout": dropout, **more}
     return transformer.Stack(layers, 16, 24, 4, is_prenorm=is_prenorm, has_source=has_source, **options).eval()
 
 
@@ -49,6 +52,63 @@ def test_cross_attention_reads_the_projected_source_only() -> None:
     key, value = block.key_value(source[0]).chunk(2, -1)
     expected = block.output(attention_by_hand(block.query(x[0]), key, value, 4, is_source))
     torch.testing.assert_close(block(x, block.project(source), torch.tensor([is_source]))[0], expected)
+
+
+def test_positional_attention_mixes_states_by_their_places() -> None:
+    torch.manual_seed(1)
+    block, x, positions = transformer.PositionalAttention(16, 4, 0.0), noise_like(2, 5, 16), noise_like(5, 16, seed=2)
+    is_token = [True, True, False, True, False]
+    query, key = block.query_key(positions).chunk(2, -1)
+    for found, states in zip(block(x, positions, torch.tensor([is_token] * 2)), x, strict=True):
+        expected = block.output(attention_by_hand(query, key, block.value(states), 4, is_token))
+        torch.testing.assert_close(found, expected)
+
+
+def test_positional_attention_has_the_same_weights_for_every_sentence_of_a_length() -> None:
+    """Lee and Gu, behaviour 5: so it is linear in the states; attention by content is not."""
+    torch.manual_seed(1)
+    by_place, by_content = transformer.PositionalAttention(16, 4, 0.0), transformer.SelfAttention(16, 4, 0.0)
+    x, y, positions = noise_like(1, 5, 16), noise_like(1, 5, 16, seed=2), noise_like(5, 16, seed=3)
+    zero = torch.zeros_like(x)
+
+    def is_linear(f: Callable[[Tensor], Tensor]) -> bool:
+        return torch.allclose(f(x + y) - f(zero), f(x) + f(y) - 2 * f(zero), atol=1e-5)
+
+    assert is_linear(lambda states: by_place(states, positions, None))
+    assert not is_linear(lambda states: by_content(states, None))
+
+
+@pytest.mark.parametrize("is_prenorm", [False, True])
+def test_a_highway_weighs_what_comes_in_against_what_is_made_of_it(is_prenorm: bool) -> None:
+    torch.manual_seed(1)
+    around, f, x = transformer.Highway(16, 24, 0.0, is_prenorm), torch.nn.Linear(16, 16), noise_like(2, 3, 16) * 3
+    read = around.norm(x) if is_prenorm else x
+    g = torch.sigmoid(around.gate.outer(torch.relu(around.gate.inner(read))))
+    mixed = g * x + (1 - g) * f(read)
+    torch.testing.assert_close(around(x, f), mixed if is_prenorm else around.norm(mixed))
+    assert g.shape == x.shape, "a gate for every component"
+
+
+def test_a_highway_stands_around_the_feed_forward_block_alone() -> None:
+    blocks = stack(has_source=True, is_highway=True, has_positions=True)
+    highways = [name for name, module in blocks.named_modules() if isinstance(module, transformer.Highway)]
+    assert highways == ["layers.0.around_feed", "layers.1.around_feed"]
+
+
+@pytest.mark.parametrize("is_prenorm", [False, True])
+def test_every_decoder_layer_may_have_an_encoder_layer_of_its_own(is_prenorm: bool) -> None:
+    """Lee and Gu, behaviour 7: a layer's source reaches that layer first."""
+    encoder, blocks = stack(has_source=False, is_prenorm=is_prenorm), stack(has_source=True, is_prenorm=is_prenorm)
+    states = encoder.states(noise_like(1, 4, 16), None)
+    assert len(states) == 2 and torch.equal(states[-1], encoder(noise_like(1, 4, 16), None))
+    x, own = noise_like(1, 3, 16, seed=4), blocks.project(states)
+    for i, state in enumerate(states):
+        expected = blocks.layers[i].cross_attention.project(state)
+        assert all(map(torch.equal, own[i], expected))
+        others = [torch.zeros_like(s) if j == i else s for j, s in enumerate(states)]
+        assert not torch.allclose(blocks(x, None, blocks.project(others)), blocks(x, None, own))
+    top = blocks.project(states[-1])
+    assert torch.equal(blocks(x, None, top), blocks(x, None, blocks.project([states[-1]] * 2)))
 
 
 @pytest.mark.parametrize("is_prenorm", [False, True])
