@@ -57,6 +57,8 @@ HOST_FLAGS: dict[str, Any] = {
 TASK_FLAGS: dict[str, Any] = {
     "rescore_norm": "mean",
     "stop_rule": None,
+    "stop_window": 1,
+    "stop_distance": 0.0,
     "max_candidate_tokens": None,
     "gold_target_len": False,
     "collapse_repeats": False,
@@ -118,6 +120,11 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
     if float(getattr(args, "lenpen", 1)) != 1 and cfg.rescore_norm != "lenpen":
         raise UsageError("--lenpen needs --rescore-norm lenpen")
     stop_rule = str(cfg.stop_rule or getattr(model, "default_stop_rule", "none"))
+    window, distance = int(cfg.stop_window), float(cfg.stop_distance)
+    if window < 1 or not 0 <= distance <= 1:
+        raise UsageError("--stop-window needs 1 or more, --stop-distance a number from 0 to 1")
+    if stop_rule == "none" and (window, distance) != (1, 0.0):
+        raise UsageError("--stop-window and --stop-distance have no effect on --stop-rule none")
     return DecodeOptions(
         iterations=iterations,
         candidates=candidates,
@@ -125,6 +132,8 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
         norm=str(cfg.rescore_norm),
         lenpen=float(getattr(args, "lenpen", 1)),
         stop_rule="none" if getattr(args, "iter_decode_force_max_iter", False) else stop_rule,
+        stop_window=window,
+        stop_distance=distance,
         max_candidate_tokens=limit,
         keep_history=bool(getattr(args, "retain_iter_history", False)),
         gold_length=bool(cfg.gold_target_len),

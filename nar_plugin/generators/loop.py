@@ -17,7 +17,7 @@ from ..methods.symbols import Symbols, collapsed
 from .candidates import Teacher, best, chunks, normalised
 from .counters import Counters
 from .hypotheses import Hypothesis, Step, empty, hypothesis
-from .stopping import RULES, finished, kept
+from .stopping import Watch, either
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class DecodeOptions:
     norm: str = "mean"
     lenpen: float = 1.0
     stop_rule: str = "none"
+    stop_window: int = 1
+    stop_distance: float = 0.0
     max_candidate_tokens: int | None = None
     keep_history: bool = False
     gold_length: bool = False
@@ -163,25 +165,27 @@ class RefinementGenerator:
 
         Finished rows leave the batch at once; a fixed number of passes never looks at the device.
         """
-        rule, steps = RULES[self.options.stop_rule], self.model.max_steps(self.options.iterations)
+        options, steps = self.options, self.model.max_steps(self.options.iterations)
+        watch = Watch(options.stop_rule, options.stop_window, options.stop_distance, self.symbols.pad)
         harvest = Harvest(self.symbols.pad)
         history: list[list[Step]] = [[] for _ in range(len(alive))]
         state = self.model.start(encoded, starts)
-        step, verdict = 0, state.done
+        step = 0
         while True:
             if self.options.keep_history:
                 seen = self.model.finish(state)
                 for row, tokens, scores in zip(alive.tolist(), seen.tokens, seen.scores, strict=True):
                     history[row].append((tokens.clone().cpu(), scores.clone().float().cpu()))
+            verdict = either(watch.see(state.tokens), state.done)
             if verdict is not None and bool(verdict.any()):
                 ended, going = verdict.nonzero()[:, 0], (~verdict).nonzero()[:, 0]
                 harvest.put(alive[ended], self.model.finish(state.select(ended)), step)
                 alive, state = alive[going], state.select(going)
+                watch.keep(going)
             if step == steps or not len(alive):
                 break
-            step, before = step + 1, kept(rule, state)
+            step += 1
             state = self.model.refine(state, step, steps)
-            verdict = finished(rule, before, state, self.symbols.pad)
         if len(alive):
             harvest.put(alive, self.model.finish(state), step)
         return harvest.gather(history)

@@ -1,38 +1,68 @@
-"""When a sentence needs no further refinement."""
+"""When a sentence needs no further refinement.
+
+A rule holds the oldest of the last outputs against each later one and ends a sentence where the least distance is small
+enough. With ``--stop-window 1`` these are the outputs of two passes in a row; with a window of W > 1 they are the last
+W outputs, so that no sentence ends before pass W, and one that goes in a circle of fewer than W passes ends as well
+(Lee, Mansimov & Cho 2018, released code: W = 5, jaccard).
+"""
 
 from typing import Callable
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..methods.contract import State
-from ..methods.symbols import same_rows
-
-StopRule = Callable[[State, State, int], Tensor | None]
+Distance = Callable[[Tensor, Tensor, int], Tensor]
+"""Of two outputs, (R, T) padded ids each, to (R,) in 0 … 1."""
 
 
-def never(before: State, after: State, pad: int) -> Tensor | None:
-    return None
+def hamming(a: Tensor, b: Tensor, pad: int) -> Tensor:
+    """The share of the positions filled in either output at which they differ; 0 where both are empty."""
+    filled = (a != pad) | (b != pad)
+    return (a != b).sum(1) / filled.sum(1).clamp(min=1)
 
 
-def fixed_point(before: State, after: State, pad: int) -> Tensor | None:
-    """(R,) True where a pass changed no token."""
-    assert before.tokens is not None and after.tokens is not None
-    return same_rows(before.tokens, after.tokens, pad)
+def jaccard(a: Tensor, b: Tensor, pad: int) -> Tensor:
+    """1 − |A ∩ B| / |A ∪ B| of the multisets of ids, whatever their order; 0 where both are empty."""
+    in_a, in_b = a != pad, b != pad
+    # the n-th occurrence of an id in A has a partner if B holds it n times
+    occurrence = (a[:, :, None] == a[:, None, :]).tril().sum(2)
+    available = (a[:, :, None] == b[:, None, :]).sum(2)
+    common = (in_a & (occurrence <= available)).sum(1)
+    union = in_a.sum(1) + in_b.sum(1) - common
+    return (union - common) / union.clamp(min=1)
 
 
-RULES: dict[str, StopRule] = {"none": never, "fixed-point": fixed_point}
+DISTANCES: dict[str, Distance] = {"fixed-point": hamming, "jaccard": jaccard}
+RULES = ("none", *DISTANCES)
 
 
-def kept(rule: StopRule, state: State) -> State:
-    """What a rule may look at after a pass, which may consume the state before it."""
-    if rule is never or state.tokens is None:
-        return state
-    return State(tokens=state.tokens.clone())
+class Watch:
+    """What a rule remembers of the rows that go on: their last outputs, oldest first. The rule ``none`` is free."""
+
+    def __init__(self, rule: str, window: int, distance: float, pad: int) -> None:
+        self.between, self.window, self.distance, self.pad = DISTANCES.get(rule), max(2, window), distance, pad
+        self.outputs: list[Tensor] = []
+
+    def see(self, tokens: Tensor | None) -> Tensor | None:
+        """(R,) True where the outputs up to this one, (R, T) ids, end the decode; None while they say nothing."""
+        if self.between is None or tokens is None:
+            return None
+        self.outputs = [*self.outputs, tokens.clone()][-self.window :]  # the next pass may write into its state
+        if len(self.outputs) < self.window:
+            return None
+        width = max(output.size(1) for output in self.outputs)
+        oldest, *later = (F.pad(output, (0, width - output.size(1)), value=self.pad) for output in self.outputs)
+        least = torch.stack([self.between(oldest, output, self.pad) for output in later]).amin(0)
+        return least <= self.distance
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but these."""
+        self.outputs = [output.index_select(0, rows) for output in self.outputs]
 
 
-def finished(rule: StopRule, before: State, after: State, pad: int) -> Tensor | None:
-    """(R,) True where the rule or the method itself is finished; None where neither speaks, which costs no sync."""
-    verdict = rule(before, after, pad)
-    if after.done is None or verdict is None:
-        return after.done if verdict is None else verdict
-    return verdict | after.done
+def either(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """(R,) True where one of two verdicts is; None, which costs no look at the device, where neither speaks."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first | second

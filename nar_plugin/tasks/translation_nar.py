@@ -41,6 +41,12 @@ class TranslationNarConfig(TranslationConfig):
     stop_rule: Optional[ChoiceEnum(list(factory.RULES))] = field(  # type: ignore[valid-type]
         default=None, metadata={"help": "when a sentence needs no further refinement (default: the architecture's own)"}
     )
+    stop_window: int = field(
+        default=1, metadata={"help": "outputs a stop rule compares with the oldest of them; 1: two passes in a row"}
+    )
+    stop_distance: float = field(
+        default=0.0, metadata={"help": "a stop rule ends a sentence at this share of differing tokens, or below"}
+    )
     max_candidate_tokens: Optional[int] = field(
         default=None, metadata={"help": "decode at most so many candidate tokens at a time; changes memory, no result"}
     )

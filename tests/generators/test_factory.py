@@ -210,6 +210,34 @@ def test_force_max_iter_switches_the_stop_rule_off() -> None:
     assert [group[0]["steps"] for group in free] == [stubs.settles_after(source) + 1 for source in SOURCES]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stop_rule": "jaccard", "stop_window": 0}, "--stop-window needs 1"),
+        ({"stop_rule": "jaccard", "stop_distance": 1.5}, "--stop-distance a number from 0 to 1"),
+        ({"stop_window": 5}, "no effect on --stop-rule none"),
+        ({"stop_distance": 0.1}, "no effect on --stop-rule none"),
+    ],
+)
+def test_a_window_or_distance_that_cannot_work_is_refused(options: dict[str, Any], words: str) -> None:
+    stub = SettlingStub()
+    stub.decode_flags = stub.decode_flags | {"stop_window", "stop_distance"}
+    with pytest.raises(UsageError, match=words):
+        build(stub, cfg=task_options(**options))
+
+
+def test_window_and_distance_reach_the_loop() -> None:
+    stub, sources = SettlingStub(), sample_of(SOURCES)
+    stub.decode_flags = stub.decode_flags | {"stop_window", "stop_distance"}
+    cfg = task_options(stop_rule="jaccard", stop_window=4)
+    hypotheses = build(stub, cfg=cfg, iter_decode_max_iter=30).generate([], sources)
+    steps = [stubs.settles_after(source) + 3 for source in SOURCES]
+    assert [group[0]["steps"] for group in hypotheses] == steps
+    loose = task_options(stop_rule="fixed-point", stop_distance=1.0)
+    hypotheses = build(stub, cfg=loose, iter_decode_max_iter=30).generate([], sources)
+    assert {group[0]["steps"] for group in hypotheses} == {1}
+
+
 def test_an_architecture_may_have_a_stop_rule_of_its_own() -> None:
     stub = SettlingStub()
     assert build(stub).options.stop_rule == "none"

@@ -8,8 +8,7 @@ import torch
 from nar_plugin.generators.candidates import Teacher
 from nar_plugin.generators.loop import DecodeOptions, RefinementGenerator
 from nar_plugin.generators.reference import ReferenceScorer
-from nar_plugin.generators.stopping import RULES, finished
-from nar_plugin.methods.contract import State, UsageError
+from nar_plugin.methods.contract import UsageError
 from nar_plugin.methods.symbols import collapsed
 from tests.generators import stubs
 from tests.generators.stubs import ConsumingStub, DraftStub, LatentStub, SettlingStub, TableStub, UnigramTeacher
@@ -141,13 +140,6 @@ def test_a_row_ends_by_the_rule_or_by_the_method_whichever_comes_first() -> None
     """Drafts never repeat a pass, so that no rule would end them: the method's own word must still be heard."""
     with_rule = decode(DraftStub(4), sample_of(SOURCES), stop_rule="fixed-point")
     assert lines(with_rule) == lines(decode(DraftStub(4), sample_of(SOURCES)))
-    before, after = (State(tokens=torch.tensor(rows)) for rows in ([[5], [5], [5], [5]], [[5], [6], [5], [6]]))
-    done = torch.tensor([False, False, True, True])
-    assert finished(RULES["fixed-point"], before, after, PAD).tolist() == [True, False, True, False]
-    both = State(tokens=after.tokens, done=done)
-    assert finished(RULES["fixed-point"], before, both, PAD).tolist() == [True, False, True, True]
-    assert finished(RULES["none"], before, both, PAD).tolist() == done.tolist()
-    assert finished(RULES["none"], before, after, PAD) is None
 
 
 def test_without_a_rule_every_row_is_refined_to_the_end() -> None:
