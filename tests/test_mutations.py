@@ -1,7 +1,7 @@
 """The checks of mask-predict's mathematics bite: each of these single-line mistakes makes one of them fail.
 
-A mistake is made in the text of ``methods/mask_predict.py``, which is then run, and its functions take the place of the
-true ones for the length of one check. Nothing on disk is touched.
+A mistake is made in the text of the one module of ``methods/`` that holds the line, which is then run; its functions
+take the place of the true ones for the length of one check. Nothing on disk is touched.
 """
 
 import importlib.util
@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from nar_plugin.methods import mask_predict as method
+from nar_plugin.methods import mask_predict, prediction
 from tests.architectures import test_mask_predict as whole
 from tests.methods import test_mask_predict_masks as masks
+from tests.methods import test_prediction as words
 
-SOURCE = Path(method.__file__).read_text(encoding="utf-8")
+SOURCES = {module: Path(module.__file__).read_text(encoding="utf-8") for module in (mask_predict, prediction)}
 
 MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
     ("passes).clamp(min=1)", "passes).clamp(min=0)", masks.test_decoding_counts_follow_the_paper),
@@ -64,13 +65,13 @@ MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
     (
         "logits.float().log_softmax(-1)",
         "logits.float().clone()",
-        masks.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
+        words.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
     ),
-    ("-torch.inf\n    best", "0.0\n    best", masks.test_banned_ids_are_never_predicted_and_keep_their_mass),
+    ("-torch.inf\n    best", "0.0\n    best", words.test_banned_ids_are_never_predicted_and_keep_their_mass),
     (
         "logits.float().log_softmax(-1)",
         "logits.log_softmax(-1)",
-        masks.test_half_precision_logits_are_scored_in_float32,
+        words.test_half_precision_logits_are_scored_in_float32,
     ),
     # the same mistakes seen from outside, through a whole model
     ("chosen, chosen[:, :1])", "chosen, chosen)", lambda: whole.test_every_pass_masks_as_many_as_the_paper_says(10)),
@@ -83,35 +84,38 @@ MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
 ]
 
 
-def run_source(text: str) -> types.ModuleType:
+def run_source(module: types.ModuleType, text: str) -> types.ModuleType:
     """The module that the text makes, with the imports of the true one."""
-    spec = importlib.util.spec_from_loader(method.__name__, loader=None)
+    spec = importlib.util.spec_from_loader(module.__name__, loader=None)
     assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__package__ = method.__package__
-    exec(compile(text, "mutated mask_predict.py", "exec"), vars(module))
-    return module
+    made = importlib.util.module_from_spec(spec)
+    made.__package__ = module.__package__
+    exec(compile(text, f"mutated {module.__name__}", "exec"), vars(made))
+    return made
 
 
-def put_in_place(module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in vars(module).items():
+def put_in_place(module: types.ModuleType, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in vars(run_source(module, text)).items():
         if isinstance(value, types.FunctionType) or name.isupper():
-            monkeypatch.setattr(method, name, value)
+            monkeypatch.setattr(module, name, value)
 
 
 @pytest.mark.parametrize(
     ("right", "wrong", "check"), MUTATIONS, ids=[f"{m[0]}->{m[1]}".replace("\n", " ") for m in MUTATIONS]
 )
 def test_a_mistake_is_found(right: str, wrong: str, check: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert SOURCE.count(right) == 1, "the line to be mutated has changed: bring this list up to date"
+    counts = {module: text.count(right) for module, text in SOURCES.items() if right in text}
+    assert list(counts.values()) == [1], "the line to be mutated has changed: bring this list up to date"
+    (module,) = counts
     check()
-    put_in_place(run_source(SOURCE.replace(right, wrong)), monkeypatch)
+    put_in_place(module, SOURCES[module].replace(right, wrong), monkeypatch)
     with pytest.raises(AssertionError):
         check()
 
 
 def test_the_unchanged_text_passes_by_the_same_road(monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in_place(run_source(SOURCE), monkeypatch)
-    assert method.predict.__code__.co_filename == "mutated mask_predict.py"
+    for module, text in SOURCES.items():
+        put_in_place(module, text, monkeypatch)
+    assert prediction.most_probable.__code__.co_filename == "mutated nar_plugin.methods.prediction"
     for check in {check for _, _, check in MUTATIONS}:
         check()

@@ -28,6 +28,8 @@ CANDIDATE_FLAGS = frozenset(
     }
 )
 """Decode flags that every architecture with candidates heeds."""
+STOP_FLAGS = frozenset({"stop_rule", "stop_window", "stop_distance", "iter_decode_force_max_iter"})
+"""Those of an architecture whose sentences may end before the last pass."""
 
 
 @dataclass
@@ -138,8 +140,8 @@ class DecodingModel(BaseFairseqModel):
         """Draw all weights as ``--initialization`` says."""
         self.apply(transformer.INITIALIZATIONS[str(self.cfg.initialization)])
 
-    def build_stack(self, side: str) -> transformer.Stack:
-        """The ``encoder`` or ``decoder`` stack that the configuration asks for."""
+    def build_stack(self, side: str, **blocks: bool) -> transformer.Stack:
+        """The ``encoder`` or ``decoder`` stack that the configuration asks for, of layers with these blocks."""
         cfg = self.cfg
         return transformer.Stack(
             getattr(cfg, f"{side}_layers"),
@@ -152,6 +154,7 @@ class DecodingModel(BaseFairseqModel):
             dropout=cfg.dropout,
             attention_dropout=cfg.attention_dropout,
             activation_dropout=cfg.activation_dropout,
+            **blocks,
         )
 
 
@@ -168,6 +171,9 @@ class TokenEmbedding(nn.Module):
         kind = nn.Embedding if str(cfg.positions) == "learned" else transformer.Sinusoids
         self.positions = kind(longest, table.embedding_dim)
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, T) ids to (B, T, D), before dropout."""
+        return self.scale * self.tokens(tokens) + self.positions.weight[: tokens.size(1)]
+
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) ids to (B, T, D)."""
-        return self.dropout(self.scale * self.tokens(tokens) + self.positions.weight[: tokens.size(1)])
+        return self.dropout(self.embed(tokens))

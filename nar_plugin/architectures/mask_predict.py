@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..methods import lengths as length_classes
 from ..methods import mask_predict as method
+from ..methods import prediction
 from ..methods.contract import Ask, Encoded, Finished, LengthStarts, Scored, State, UsageError
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Classes, Term, Tokens
@@ -138,7 +139,7 @@ class MaskPredictModel(base.DecodingModel):
         tokens = starts.lengths.new_full(is_token.shape, self.symbols.mask).masked_fill(~is_token, self.symbols.pad)
         mask = None if shortest == longest else is_token
         features = self.decode(encoded, tokens, mask)
-        tokens, scores = method.predict(self.project(features), self.banned)
+        tokens, scores = prediction.most_probable(self.project(features), self.banned)
         return MaskPredictState(
             tokens=tokens.masked_fill(~is_token, self.symbols.pad),
             scores=scores.masked_fill(~is_token, 0.0),
@@ -157,7 +158,7 @@ class MaskPredictModel(base.DecodingModel):
         chosen = method.least_confident(state.scores, lengths, step, steps + 1)
         features = self.decode(state.encoded, state.tokens.scatter(1, chosen, self.symbols.mask), state.mask)
         features = features.gather(1, chosen[..., None].expand(-1, -1, features.size(-1)))
-        predicted, scores = method.predict(self.project(features), self.banned)
+        predicted, scores = prediction.most_probable(self.project(features), self.banned)
         # where a row repeats a position, it writes the same prediction twice
         return replace(
             state,

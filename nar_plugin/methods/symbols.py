@@ -23,6 +23,11 @@ class Symbols:
     def mask(self) -> int:
         return self.size
 
+    @property
+    def first_word(self) -> int:
+        """The least id that is no special symbol."""
+        return max(self.bos, self.pad, self.eos, self.unk) + 1
+
 
 def compact(tokens: Tensor, is_kept: Tensor, pad: int) -> tuple[Tensor, Tensor]:
     """Move the kept ids of (B, T) to the left, in order, and pad the rest: (B, T) ids and (B, T) ``is_token``."""

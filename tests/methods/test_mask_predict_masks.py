@@ -132,25 +132,3 @@ def test_a_hundredth_of_a_nat_is_a_difference() -> None:
 def test_noise_of_arithmetic_does_not_choose_the_masks() -> None:
     """CMLM-9: a saturated 0 and a -1e-7 are the same confidence."""
     assert chosen([[0.0, -1e-7, 0.0, -2e-7]], [4], 1, 2) == [[0, 1]]
-
-
-def test_predictions_are_the_best_ids_with_the_models_own_probabilities() -> None:
-    logits = torch.tensor([[[1.0, 5.0, 3.0, 2.0]], [[0.0, 1.0, 2.0, 4.0]]])
-    token, score = method.predict(logits.clone(), ())
-    assert token.tolist() == [[1], [3]]
-    torch.testing.assert_close(score, logits.log_softmax(-1).amax(-1))
-
-
-def test_banned_ids_are_never_predicted_and_keep_their_mass() -> None:
-    """CMLM-10: a ban changes the choice, not the probability of what is chosen."""
-    logits = torch.tensor([[1.0, 5.0, 3.0, 2.0]])
-    token, score = method.predict(logits.clone(), (1,))
-    assert token.tolist() == [2]
-    torch.testing.assert_close(score, logits.log_softmax(-1)[:, 2])
-    assert method.predict(logits.clone(), (1, 2))[0].tolist() == [3]
-    assert method.predict(logits - 9, (1,))[0].tolist() == [2]
-
-
-def test_half_precision_logits_are_scored_in_float32() -> None:
-    logits = torch.tensor([[1.0, 5.0, 3.0]]).half()
-    assert method.predict(logits.clone(), ())[1].dtype == torch.float32

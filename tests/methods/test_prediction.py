@@ -1,0 +1,41 @@
+"""From logits to words."""
+
+import torch
+
+from nar_plugin.methods import noise, prediction
+
+
+def test_predictions_are_the_best_ids_with_the_models_own_probabilities() -> None:
+    logits = torch.tensor([[[1.0, 5.0, 3.0, 2.0]], [[0.0, 1.0, 2.0, 4.0]]])
+    token, score = prediction.most_probable(logits.clone(), ())
+    assert token.tolist() == [[1], [3]]
+    torch.testing.assert_close(score, logits.log_softmax(-1).amax(-1))
+
+
+def test_banned_ids_are_never_predicted_and_keep_their_mass() -> None:
+    """CMLM-10: a ban changes the choice, not the probability of what is chosen."""
+    logits = torch.tensor([[1.0, 5.0, 3.0, 2.0]])
+    token, score = prediction.most_probable(logits.clone(), (1,))
+    assert token.tolist() == [2]
+    torch.testing.assert_close(score, logits.log_softmax(-1)[:, 2])
+    assert prediction.most_probable(logits.clone(), (1, 2))[0].tolist() == [3]
+    assert prediction.most_probable(logits - 9, (1,))[0].tolist() == [2]
+
+
+def test_half_precision_logits_are_scored_in_float32() -> None:
+    logits = torch.tensor([[1.0, 5.0, 3.0]]).half()
+    assert prediction.most_probable(logits.clone(), ())[1].dtype == torch.float32
+
+
+def test_samples_are_as_frequent_as_their_probabilities() -> None:
+    logits = torch.tensor([[0.0, 1.0, -1.0, 2.0]]).expand(40000, -1)
+    draw = noise.uniform(torch.arange(40000), 1)[:, 0]
+    counts = prediction.sampled(logits, draw).bincount(minlength=4)
+    expected = logits[0].softmax(0) * 40000
+    assert ((counts - expected) ** 2 / expected).sum() < 21  # 3 degrees of freedom, 1 - 1e-4
+    assert prediction.sampled(logits[:7], draw[:7]).equal(prediction.sampled(logits, draw)[:7])
+
+
+def test_the_ends_of_the_draw_are_words_too() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, -1)
+    assert prediction.sampled(logits, torch.tensor([0.0, 1 - 2.0**-24])).tolist() == [1, 2]
