@@ -6,7 +6,7 @@ mask_predict_base=(--arch mask_predict_wmt14_en_de --criterion token_length)
 mask_predict_best=(--iter-decode-max-iter 9 --iter-decode-with-beam 2)
 
 mask_predict_train() {
-  local epochs=40
+  local epochs=50
   if [[ $2 == *-raw ]]; then epochs=25; fi # from there on it overfits
   train "$2" "$1" "${COMMON[@]}" --arch mask_predict_small --criterion token_length --dropout 0.1 --lr 2e-3 \
     --max-epoch "$epochs" --eval-bleu-args '{"iter_decode_max_iter": 3}' "${@:3}"
