@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # variables are for the recipe
 # An autoregressive model with a deep encoder and one decoder layer, on the same distilled data, decoded greedily.
 # Kasai, Pappas, Peng, Cross & Smith 2021, "Deep Encoder, Shallow Decoder", arXiv 2006.10369.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # variables are for the recipe
 # Mask-predict on raw and on distilled data: 1, 2, 4 and 10 passes, with one and with two length candidates.
 
 mask_predict_data=(raw distilled)
