@@ -111,7 +111,7 @@ class RefinementGenerator:
         with self.counters.running(self.model, self.teacher):
             encoded = self.model.encode(net_input["src_tokens"], net_input["src_lengths"])
             lengths, options = self.gold_lengths(sample), self.options.of_model
-            ask = Ask(n=n, seeds=self.seeds(encoded), lengths=lengths, options=options)
+            ask = Ask(n=n, seeds=lambda: self.seeds(encoded), lengths=lengths, options=options)
             decoded = self.decode_all(encoded, self.model.propose(encoded, ask), net_input["src_tokens"])
             if self.options.collapse_repeats:
                 tokens, scores = collapsed(decoded.tokens, decoded.scores, self.symbols.pad)
@@ -124,14 +124,9 @@ class RefinementGenerator:
         return hypotheses
 
     def seeds(self, encoded: Encoded) -> Tensor:
-        """(B,) noise keys from ``--seed`` and the source, nothing else: the same in any batch and program.
-
-        Zeros for one candidate, which is the deterministic one: hashing would only cost time.
-        """
+        """(B,) noise keys from ``--seed`` and the source, nothing else: the same in any batch and program."""
         if encoded.source is None:
             raise NotImplementedError("sources that are not tokens need keys of their own")
-        if self.options.candidates == 1:
-            return torch.zeros_like(encoded.source[:, 0])
         return noise.source_keys(self.options.seed, encoded.source, encoded.source != self.symbols.pad)
 
     def gold_lengths(self, sample: dict[str, Any]) -> Tensor | None:

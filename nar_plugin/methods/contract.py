@@ -6,7 +6,7 @@ cut a batch into chunks without knowing the method.
 """
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Mapping, NamedTuple, Protocol, TypeVar
+from typing import Any, Callable, Mapping, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -83,14 +83,15 @@ class State(Rows):
 class Ask:
     """What a decode asks for.
 
-    ``n``: starts a sentence, all kinds multiplied (lengths × samples). ``seeds``: (B,) int64, all randomness comes from
-    them (``methods.noise``). ``lengths``: (B,) reference lengths, under ``--gold-target-len`` only. ``options``: the
-    task's decode flags that the model's ``decode_flags`` name; what later steps need of them, a model keeps in its
-    starts and states (``Rows.select`` leaves plain values alone).
+    ``n``: starts a sentence, all kinds multiplied (lengths × samples). ``seeds``: makes (B,) int64 keys, from which all
+    randomness comes (``methods.noise``); a model that draws nothing does not call it. ``lengths``: (B,) reference
+    lengths, under ``--gold-target-len`` only. ``options``: the task's decode flags that the model's ``decode_flags``
+    name; what later steps need of them, a model keeps in its starts and states (``Rows.select`` leaves plain values
+    alone).
     """
 
     n: int
-    seeds: Tensor
+    seeds: Callable[[], Tensor]
     lengths: Tensor | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -100,7 +100,7 @@ def latent_text(source: Row, steps: int, offset: int = 0) -> Row:
 
 class LatentStub(Stub):
     def propose(self, encoded: Encoded, ask: Ask) -> LatentStarts:
-        seeds = ask.seeds
+        seeds = ask.seeds()
         offsets = [torch.zeros_like(seeds)]
         offsets += [(noise.uniform(noise.fold(seeds, c), 1)[:, 0] * 90).long() + 1 for c in range(1, ask.n)]
         return LatentStarts(offset=torch.stack(offsets, 1).flatten())
@@ -221,7 +221,7 @@ class SettlingState(State):
 
 class SettlingStub(Stub):
     def propose(self, encoded: Encoded, ask: Ask) -> Starts:
-        return Starts(lengths=torch.full((len(ask.seeds) * ask.n,), WORDS))
+        return Starts(lengths=torch.full((len(ask.seeds()) * ask.n,), WORDS))
 
     def start(self, encoded: Encoded, starts: Starts) -> SettlingState:
         return self.after(encoded.source, 0)
@@ -275,7 +275,7 @@ class TableStub(Stub):
         self.table = table
 
     def propose(self, encoded: Encoded, ask: Ask) -> TableStarts:
-        return TableStarts(candidate=torch.arange(ask.n).repeat(len(ask.seeds)))
+        return TableStarts(candidate=torch.arange(ask.n).repeat(len(ask.seeds())))
 
     def start(self, encoded: Encoded, starts: TableStarts) -> TableState:
         self.note(encoded.source)
