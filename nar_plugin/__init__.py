@@ -8,7 +8,7 @@ from . import compat
 
 compat.apply()
 
-from .architectures import mask_predict  # noqa: E402,F401
+from .architectures import iterative_refinement, mask_predict  # noqa: E402,F401
 from .criterions import token_length  # noqa: E402,F401
 from .tasks import translation_nar  # noqa: E402,F401
 

@@ -11,15 +11,15 @@ from typing import Any, Iterable, Optional
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.models import ARCH_CONFIG_REGISTRY
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY
 from torch import Tensor
 
 import nar_plugin  # noqa: F401  (registers the architectures)
-from nar_plugin.architectures.mask_predict import MaskPredictConfig, MaskPredictModel
 from nar_plugin.criterions.token_length import TokenLengthCriterion
 from nar_plugin.generators.loop import DecodeOptions, Hypothesis, RefinementGenerator
 from nar_plugin.methods import noise
 from nar_plugin.methods.symbols import Symbols
+from nar_plugin.methods.transformer import SelfAttention
 
 WORDS = 20
 POSITIONS = 64
@@ -61,18 +61,20 @@ def stand_in_task(words: int = WORDS) -> StandInTask:
     return StandInTask(shared, shared)
 
 
-def config(arch: str = "mask_predict_tiny", longest: int = POSITIONS, **options: Any) -> MaskPredictConfig:
+def config(arch: str = "mask_predict_tiny", longest: int = POSITIONS, **options: Any) -> Any:
     """The options of a preset as the command line would give them."""
     args = Namespace(**options)
     ARCH_CONFIG_REGISTRY[arch](args)
-    cfg = MaskPredictConfig(max_source_positions=longest, max_target_positions=longest)
+    cfg = MODEL_DATACLASS_REGISTRY[ARCH_MODEL_NAME_REGISTRY[arch]](
+        max_source_positions=longest, max_target_positions=longest
+    )
     cfg._name = arch
     for name, value in vars(args).items():
         setattr(cfg, name, value)
     return cfg
 
 
-def enliven(model: MaskPredictModel, seed: int) -> None:
+def enliven(model: Any, seed: int) -> None:
     """Weights so large that every output depends strongly on the source, the canvas and the position.
 
     The mask's own row stays small: it is tied to no output, and a large one would make all masked positions alike.
@@ -81,19 +83,24 @@ def enliven(model: MaskPredictModel, seed: int) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2:
-                is_table = "embedding" in name or "table" in name
+                is_table = "embedding" in name or "table" in name or "first_output" in name
                 weight.normal_(std=0.5 if is_table else 1.5 / math.sqrt(weight.size(1)), generator=generator)
-        model.target_embedding.positions.weight *= 3.0
-        for layer in model.decoder.layers:
-            layer.self_attention.output.weight *= 2.0
-        model.target_embedding.tokens.weight[model.symbols.mask] *= 0.1
-        model.length_table.weight *= 0.6
+        for module in model.decoder.modules():
+            if isinstance(module, SelfAttention):
+                module.output.weight *= 2.0
+        if str(model.cfg.positions) == "learned":
+            model.target_embedding.positions.weight *= 3.0
+        model.target_embedding.tokens.weight[model.symbols.mask :] *= 0.1
+        if hasattr(model, "length_table"):
+            model.length_table.weight *= 0.6
 
 
-def tiny_model(seed: int = 3, words: int = WORDS, *, is_lively: bool = True, **options: Any) -> MaskPredictModel:
-    """A mask-predict model of random weights, in eval mode."""
+def tiny_model(
+    seed: int = 3, words: int = WORDS, *, arch: str = "mask_predict_tiny", is_lively: bool = True, **options: Any
+) -> Any:
+    """A model of random weights, in eval mode."""
     torch.manual_seed(seed)
-    model = MaskPredictModel.build_model(config(**options), stand_in_task(words))
+    model = ARCH_MODEL_REGISTRY[arch].build_model(config(arch, **options), stand_in_task(words))
     if is_lively:
         enliven(model, seed)
     return model.eval()
@@ -147,7 +154,7 @@ def texts(hypotheses: list[list[Hypothesis]]) -> list[Row]:
     return [group[0]["tokens"].tolist() for group in hypotheses]
 
 
-def train(model: MaskPredictModel, sample: dict[str, Any], steps: int, rate: float = 3e-3) -> None:
+def train(model: Any, sample: dict[str, Any], steps: int, rate: float = 3e-3) -> None:
     """Adam on one batch, with other masks in every step, the rate falling to zero."""
     loss_of, ids = criterion(), sample["id"]
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)

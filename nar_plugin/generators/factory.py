@@ -65,7 +65,7 @@ TASK_FLAGS: dict[str, Any] = {
 }
 """Decode flags of the task that the loop understands, and their values when silent."""
 
-MODEL_FLAGS: dict[str, Any] = {}
+MODEL_FLAGS: dict[str, Any] = {"decode_samples": 0}
 """Those that only a model understands; they reach it in ``Ask.options``."""
 
 
@@ -125,6 +125,10 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
         raise UsageError("--stop-window needs 1 or more, --stop-distance a number from 0 to 1")
     if stop_rule == "none" and (window, distance) != (1, 0.0):
         raise UsageError("--stop-window and --stop-distance have no effect on --stop-rule none")
+    if stop_rule == "oracle" and distance:
+        raise UsageError("--stop-distance has no effect on --stop-rule oracle")
+    if cfg.decode_samples < 0:
+        raise UsageError("--decode-samples needs 0 or more")
     return DecodeOptions(
         iterations=iterations,
         candidates=candidates,

@@ -10,10 +10,12 @@ from typing import Any, Mapping, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..methods import noise
 from ..methods.contract import Ask, DecodingModel, Encoded, Finished, Starts, UsageError
 from ..methods.symbols import Symbols, collapsed
+from . import oracle
 from .candidates import Teacher, best, chunks, normalised
 from .counters import Counters
 from .hypotheses import Hypothesis, Step, empty, hypothesis
@@ -113,6 +115,8 @@ class RefinementGenerator:
             lengths, options = self.gold_lengths(sample), self.options.of_model
             ask = Ask(n=n, seeds=lambda: self.seeds(encoded), lengths=lengths, options=options)
             decoded = self.decode_all(encoded, self.model.propose(encoded, ask), net_input["src_tokens"])
+            if self.options.stop_rule == "oracle":
+                decoded = self.at_best_stops(decoded, self.references(sample, "--stop-rule oracle"))
             if self.options.collapse_repeats:
                 tokens, scores = collapsed(decoded.tokens, decoded.scores, self.symbols.pad)
                 decoded = decoded._replace(tokens=tokens, scores=scores)
@@ -132,9 +136,28 @@ class RefinementGenerator:
     def gold_lengths(self, sample: dict[str, Any]) -> Tensor | None:
         if not self.options.gold_length:
             return None
+        return (self.references(sample, "--gold-target-len") != self.symbols.pad).sum(1)
+
+    def references(self, sample: dict[str, Any], flag: str) -> Tensor:
         if sample.get("target") is None:
-            raise UsageError("--gold-target-len needs references")
-        return (sample["target"] != self.symbols.pad).sum(1)
+            raise UsageError(f"{flag} needs references")
+        return sample["target"]
+
+    def at_best_stops(self, decoded: Decoded, references: Tensor) -> Decoded:
+        """Of all outputs that were made, those at which the oracle would have stopped."""
+        pad, device = self.symbols.pad, decoded.tokens.device
+        outputs = [[tokens for tokens, _ in row] for row in decoded.history]
+        references = references.repeat_interleave(self.options.candidates, 0)
+        ignored = pad, self.symbols.bos, self.eos
+        stops = oracle.best_stops(outputs, references, self.options.stop_window, ignored)
+        chosen = [row[stop] for row, stop in zip(decoded.history, stops, strict=True)]
+        return Decoded(
+            pad_sequence([tokens for tokens, _ in chosen], batch_first=True, padding_value=pad).to(device),
+            pad_sequence([scores for _, scores in chosen], batch_first=True).to(device),
+            decoded.extra,
+            torch.tensor(stops, device=device),
+            [row[: stop + 1] if self.options.keep_history else [] for row, stop in zip(decoded.history, stops)],
+        )
 
     def is_empty(self, encoded: Encoded) -> list[bool]:
         """Sentences with nothing to translate."""
@@ -167,7 +190,7 @@ class RefinementGenerator:
         state = self.model.start(encoded, starts)
         step = 0
         while True:
-            if self.options.keep_history:
+            if self.options.keep_history or self.options.stop_rule == "oracle":
                 seen = self.model.finish(state)
                 for row, tokens, scores in zip(alive.tolist(), seen.tokens, seen.scores, strict=True):
                     history[row].append((tokens.clone().cpu(), scores.clone().float().cpu()))

@@ -3,7 +3,8 @@
 A rule holds the oldest of the last outputs against each later one and ends a sentence where the least distance is small
 enough. With ``--stop-window 1`` these are the outputs of two passes in a row; with a window of W > 1 they are the last
 W outputs, so that no sentence ends before pass W, and one that goes in a circle of fewer than W passes ends as well
-(Lee, Mansimov & Cho 2018, released code: W = 5, jaccard).
+(Lee, Mansimov & Cho 2018, released code: W = 5, jaccard). The rule ``oracle`` looks back from the end, at references
+(``generators.oracle``).
 """
 
 from typing import Callable
@@ -34,11 +35,11 @@ def jaccard(a: Tensor, b: Tensor, pad: int) -> Tensor:
 
 
 DISTANCES: dict[str, Distance] = {"fixed-point": hamming, "jaccard": jaccard}
-RULES = ("none", *DISTANCES)
+RULES = ("none", *DISTANCES, "oracle")
 
 
 class Watch:
-    """What a rule remembers of the rows that go on: their last outputs, oldest first. The rule ``none`` is free."""
+    """What a rule remembers of the rows that go on: their last outputs, oldest first. Other rules are free."""
 
     def __init__(self, rule: str, window: int, distance: float, pad: int) -> None:
         self.between, self.window, self.distance, self.pad = DISTANCES.get(rule), max(2, window), distance, pad

@@ -1,5 +1,7 @@
 """From logits to words."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,3 +23,8 @@ def sampled(logits: Tensor, draw: Tensor) -> Tensor:
     probabilities, so that one number decides, whatever the batch."""
     cumulated = logits.float().softmax(-1).cumsum(-1)
     return torch.searchsorted(cumulated, (draw * cumulated[..., -1])[..., None].contiguous(), right=True)[..., 0]
+
+
+def mean_log_probs(logits: Tensor) -> Tensor:
+    """Log of the mean of several runs' probabilities, in nats: (R, N, …, V) logits to (R, …, V)."""
+    return logits.float().log_softmax(-1).logsumexp(1) - math.log(logits.size(1))

@@ -23,24 +23,36 @@ def _heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def of_others(x: Tensor, is_token: Tensor | None) -> Tensor:
+    """(B, T, T) True where one of (B, T, D) states is seen by another, or by itself if there is no other."""
+    itself = torch.eye(x.size(1), dtype=torch.bool, device=x.device)
+    others = (~itself).expand(len(x), -1, -1)
+    if is_token is not None:
+        others = others & is_token[:, None, :]
+    return others | (itself & ~others.any(2, keepdim=True))
+
+
 def _attend(query: Tensor, memory: Memory, is_token: Tensor | None, dropout: float) -> Tensor:
-    mask = None if is_token is None else is_token[:, None, None, :]
+    mask = is_token
+    if mask is not None:
+        mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
     mixed = F.scaled_dot_product_attention(query, *memory, attn_mask=mask, dropout_p=dropout)
     return mixed.transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
-    """Attention among (B, T, D) states without a causal mask."""
+    """Attention among (B, T, D) states without a causal mask; with ``is_blind`` no position sees itself."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, is_blind: bool = False) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.is_blind = heads, dropout, is_blind
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, is_token: Tensor | None) -> Tensor:
         query, key, value = (_heads(y, self.heads) for y in self.query_key_value(x).chunk(3, -1))
-        return self.output(_attend(query, (key, value), is_token, self.dropout if self.training else 0.0))
+        seen = of_others(x, is_token) if self.is_blind else is_token
+        return self.output(_attend(query, (key, value), seen, self.dropout if self.training else 0.0))
 
 
 class CrossAttention(nn.Module):
@@ -66,12 +78,13 @@ class CrossAttention(nn.Module):
 class PositionalAttention(nn.Module):
     """Attention of positions to positions: (B, T, D) states are mixed by where they stand, whatever they say.
 
-    Query and key are position embeddings, the value is the state (Gu et al. 2018, section 3.3; Lee et al. 2018).
+    Query and key are position embeddings, the value is the state (Gu et al. 2018, section 3.3; Lee et al. 2018). With
+    ``is_blind`` no position sees itself.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, is_blind: bool = False) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.is_blind = heads, dropout, is_blind
         self.query_key = nn.Linear(dim, 2 * dim)
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
@@ -80,7 +93,8 @@ class PositionalAttention(nn.Module):
         """``positions``: (T, D) embeddings."""
         places = self.query_key(positions)[None].expand(len(x), -1, -1).chunk(2, -1)
         query, key, value = (_heads(y, self.heads) for y in (*places, self.value(x)))
-        return self.output(_attend(query, (key, value), is_token, self.dropout if self.training else 0.0))
+        seen = of_others(x, is_token) if self.is_blind else is_token
+        return self.output(_attend(query, (key, value), seen, self.dropout if self.training else 0.0))
 
 
 class FeedForward(nn.Module):
@@ -142,11 +156,14 @@ class Layer(nn.Module):
         is_prenorm: bool,
         has_positions: bool = False,
         is_highway: bool = False,
+        is_blind: bool = False,
     ) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(dim, heads, attention_dropout)
+        self.self_attention = SelfAttention(dim, heads, attention_dropout, is_blind)
         self.around_self = Residual(dim, dropout, is_prenorm)
-        self.positional_attention = PositionalAttention(dim, heads, attention_dropout) if has_positions else None
+        self.positional_attention = None
+        if has_positions:
+            self.positional_attention = PositionalAttention(dim, heads, attention_dropout, is_blind)
         self.around_positional = Residual(dim, dropout, is_prenorm) if has_positions else None
         self.cross_attention = CrossAttention(dim, heads, attention_dropout) if has_source else None
         self.around_cross = Residual(dim, dropout, is_prenorm) if has_source else None

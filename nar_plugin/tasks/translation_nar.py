@@ -54,6 +54,9 @@ class TranslationNarConfig(TranslationConfig):
         default=False, metadata={"help": "decode with the reference's length, or a window of candidates around it"}
     )
     collapse_repeats: bool = field(default=False, metadata={"help": "drop tokens equal to their left neighbour"})
+    decode_samples: int = field(
+        default=0, metadata={"help": "refine so many samples beside the most probable words, and average (Lee)"}
+    )
     seed: int = II("common.seed")
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from tests.tiny import tiny_model
 
-FILE = Path(__file__).with_name("mask_predict_parameters.json")
+FILE = Path(__file__).with_name("parameters.json")
 WORDS, POSITIONS = 96, 64
 """96 words and fairseq's 4 symbols: a dictionary of 100."""
-COUNTED = ("mask_predict_tiny", "mask_predict_small")
+METHODS = ("mask_predict", "iterative_refinement")
+COUNTED = tuple(f"{method}_{size}" for method in METHODS for size in ("tiny", "small"))
 
 
 def shapes(arch: str, **options: Any) -> dict[str, list[int]]:
@@ -31,7 +32,7 @@ def current() -> dict[str, Any]:
     return {
         "dictionary": WORDS + 4,
         "positions": POSITIONS,
-        "shapes": {"mask_predict_tiny": shapes("mask_predict_tiny")},
+        "shapes": {f"{method}_tiny": shapes(f"{method}_tiny") for method in METHODS},
         "counts": {arch: count(arch) for arch in COUNTED},
         "counts_with_shared_embeddings": {arch: count(arch, share_all_embeddings=True) for arch in COUNTED},
     }

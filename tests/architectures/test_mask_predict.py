@@ -1,11 +1,8 @@
 """Mask-predict as a whole: the checkable behaviours of conditional masked language models, by number."""
 
-import ast
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +15,7 @@ from nar_plugin.methods import mask_predict as method
 from nar_plugin.methods import noise
 from nar_plugin.methods.contract import LengthStarts, UsageError
 from tests import tiny
-from tests.architectures import golden
+from tests.architectures import behaviours, golden
 from tests.generators.fairseq_adapter import host_decode
 from tests.tiny import BOS, EOS, MASK, PAD, UNK, criterion, decode, random_rows, sample_of, texts, tiny_model
 
@@ -68,12 +65,7 @@ def loving(*symbols: int) -> MaskPredictModel:
 
 
 def test_every_behaviour_has_a_test_or_a_reason() -> None:
-    found = set()
-    for file in Path(tiny.__file__).parent.rglob("test_*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                found |= {int(n) for n in re.findall(r"^CMLM-(\d+): ", ast.get_docstring(node) or "")}
-    assert found | set(NOT_HERE) == set(range(1, 22))
+    assert behaviours.numbers("CMLM") | set(NOT_HERE) == set(range(1, 22))
     assert all(len(reason) > 20 for reason in NOT_HERE.values())
 
 

@@ -1,4 +1,4 @@
-"""Stop rules: distances, windows, and which pass ends a sentence (iterative refinement, behaviours 29 to 31)."""
+"""Stop rules: distances, windows, and which pass ends a sentence (behaviours of iterative refinement)."""
 
 from collections import Counter
 from typing import List, Sequence
@@ -31,13 +31,13 @@ def settling(at: int) -> List[List[int]]:
 @pytest.mark.parametrize("rule", ["fixed-point", "jaccard"])
 @pytest.mark.parametrize(("fixed", "ended"), [(1, 5), (2, 6), (3, 7), (6, 10)])
 def test_the_released_window_ends_four_passes_after_a_fixed_point(rule: str, fixed: int, ended: int) -> None:
-    """Behaviour 29."""
+    """LEE-29: a fixed point from pass i on ends it at pass i + 4."""
     assert end(settling(fixed), rule, window=5) == ended
 
 
 @pytest.mark.parametrize("period", [2, 3, 4])
 def test_a_circle_inside_the_window_ends_a_sentence(period: int) -> None:
-    """Behaviour 29: never before pass 5."""
+    """LEE-29: never before pass 5."""
     assert end([[20 + i % period, A] for i in range(20)], "jaccard", window=5) == 5
 
 
@@ -47,12 +47,12 @@ def test_a_circle_as_long_as_the_window_does_not() -> None:
 
 @pytest.mark.parametrize("fixed", [1, 2, 6])
 def test_two_equal_passes_in_a_row_end_a_sentence(fixed: int) -> None:
-    """Behaviour 30."""
+    """LEE-30: at the first pass that says what the one before it said."""
     assert end(settling(fixed), "fixed-point", window=1) == fixed + 1
 
 
 def test_the_distance_at_which_a_sentence_ends_is_a_choice() -> None:
-    """Behaviour 30: 1 ends it after the first refinement."""
+    """LEE-30: 1 ends it after the first refinement."""
     outputs = [[A, A, A, A], [B, B, B, A], [C, B, B, A], [C, B, B, A]]
     assert [end(outputs, "fixed-point", 1, distance) for distance in (0.0, 0.24, 0.25, 0.74, 0.75, 1.0)] == [
         4,
@@ -65,12 +65,12 @@ def test_the_distance_at_which_a_sentence_ends_is_a_choice() -> None:
 
 
 def test_the_order_of_words_is_no_matter_to_jaccard() -> None:
-    """Behaviour 31: equality implies it, but not conversely."""
+    """LEE-31: equality implies it, but not conversely."""
     assert end([[A, B], [B, A]], "jaccard", 1) == 2 and end([[A, B], [B, A]], "fixed-point", 1) == 0
 
 
 def test_jaccard_is_that_of_multisets() -> None:
-    """Behaviour 31."""
+    """LEE-31: {a, a, b} and {a, b} are 2/3 alike, and two empty outputs are equal."""
     cases = [([A, A, B], [A, B], 1 / 3), ([A, B], [A, B], 0), ([A], [B], 1), ([], [], 0), ([], [A], 1)]
     first, second = padded([case[0] for case in cases]), padded([case[1] for case in cases])
     width = max(first.size(1), second.size(1))

@@ -26,14 +26,14 @@ FIRST, SIZE, EOS, PAD = 4, 30, 2, 1
     ],
 )
 def test_the_first_pass_copies_the_source_evenly(source: int, target: int, places: List[int]) -> None:
-    """Behaviour 10."""
+    """LEE-10: the vectors of the released formula, one token on either side included."""
     alone = method.copied_places(torch.tensor([source]), torch.tensor([target]), target)
     beside = method.copied_places(torch.tensor([source, 40]), torch.tensor([target, 50]), 50)
     assert alone.tolist() == [places] and beside[0, :target].tolist() == places
 
 
 def test_every_copied_place_is_in_the_source_and_no_row_goes_back() -> None:
-    """Behaviour 10."""
+    """LEE-10: first to first, last to last, monotone."""
     pairs = torch.cartesian_prod(torch.arange(1, 40), torch.arange(1, 40))
     places = method.copied_places(pairs[:, 0], pairs[:, 1], 40)
     assert (places >= 0).all() and (places < pairs[:, :1]).all()
@@ -46,7 +46,7 @@ def test_every_copied_place_is_in_the_source_and_no_row_goes_back() -> None:
     ("refinements", "rates"), [(1, [0.1]), (2, [0.5, 0.1]), (3, [19 / 30, 11 / 30, 0.1]), (4, [0.7, 0.5, 0.3, 0.1])]
 )
 def test_the_first_refinement_reads_the_noisiest_text(refinements: int, rates: List[float]) -> None:
-    """Behaviour 21: the lists of the released code, without their unused last entry."""
+    """LEE-21: the lists of the released code, without their unused last entry."""
     assert method.corruption_rates(refinements) == pytest.approx(rates)
 
 
@@ -78,7 +78,7 @@ def test_operations_follow_each_other_from_left_to_right() -> None:
 
 @pytest.mark.parametrize(("operation", "expected"), [(SWAP, [11, 10]), (REPEAT, [10, 10])])
 def test_one_operation_on_two_words(operation: int, expected: List[int]) -> None:
-    """Behaviour 22: a true swap, where fairseq's repeats a token."""
+    """LEE-22: a true swap, where fairseq's repeats a token."""
     found = method.corrupted(
         torch.tensor([1]), torch.tensor([[10, 11, EOS]]), torch.tensor([[operation, -1, -1]]), FIRST, SIZE
     )
@@ -95,7 +95,7 @@ def sentences(rows: int, width: int) -> "tuple[torch.Tensor, torch.Tensor, torch
 
 @pytest.mark.parametrize("by_count", [True, False])
 def test_specials_stay_where_they_are(by_count: bool) -> None:
-    """Behaviour 22."""
+    """LEE-22: length, pads and ``</s>`` stay, the input is not touched, keys decide."""
     keys, tokens, lengths = sentences(2000, 9)
     before = tokens.clone()
     noisy = method.corruption(keys, tokens, lengths, 0.9, FIRST, SIZE, by_count)
@@ -106,13 +106,13 @@ def test_specials_stay_where_they_are(by_count: bool) -> None:
 
 
 def test_no_probability_no_noise() -> None:
-    """Behaviour 22."""
+    """LEE-22: at 0 it is the identity."""
     keys, tokens, lengths = sentences(500, 9)
     assert method.corruption(keys, tokens, lengths, 0.0, FIRST, SIZE, by_count=False).equal(tokens)
 
 
 def test_every_word_is_chosen_at_probability_one() -> None:
-    """Behaviour 22."""
+    """LEE-22: at 1 it touches every eligible position."""
     _, tokens, lengths = sentences(500, 9)
     chosen = method.chosen_words(torch.arange(500), lengths, 9, 1.0, by_count=False)
     assert chosen.equal(tokens >= FIRST)
@@ -120,7 +120,7 @@ def test_every_word_is_chosen_at_probability_one() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.5, 0.9, 1.0])
 def test_a_fixed_count_of_words_is_chosen(rate: float) -> None:
-    """Behaviour 23."""
+    """LEE-23: exactly so many distinct positions, never ``</s>``."""
     _, tokens, lengths = sentences(900, 30)
     chosen = method.chosen_words(torch.arange(900), lengths, 30, rate, by_count=True)
     assert not chosen[tokens < FIRST].any()
@@ -130,7 +130,7 @@ def test_a_fixed_count_of_words_is_chosen(rate: float) -> None:
 
 @pytest.mark.parametrize("by_count", [True, False])
 def test_every_operation_is_as_frequent_and_every_word_as_often_chosen(by_count: bool) -> None:
-    """Behaviour 22, within three standard deviations."""
+    """LEE-22: within three standard deviations."""
     n, rate = 30000, 0.25
     keys, lengths = torch.arange(n), torch.full((n,), 5)
     tokens = torch.tensor([[10, 11, 12, 13, EOS]]).expand(n, -1)
