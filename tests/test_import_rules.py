@@ -21,7 +21,7 @@ SHARED_METHODS = {f"{PACKAGE}.methods.{name}" for name in ("symbols", "lengths",
 METHODS = {f"{PACKAGE}.methods"}
 COMPAT = {f"{PACKAGE}.compat"}
 DRIVERS = {f"{PACKAGE}.generators.{name}" for name in ("loop", "verify", "autoregressive", "reference")}
-LEAVES = {f"{PACKAGE}.generators.{name}" for name in ("candidates", "counters", "hypotheses", "stopping")}
+LEAVES = {f"{PACKAGE}.generators.{name}" for name in ("candidates", "counters", "hypotheses", "oracle", "stopping")}
 
 
 def fairseq(*names: str) -> set[str]:
@@ -47,6 +47,7 @@ ROOMS: dict[str, set[str]] = {
     | fairseq("criterions", "dataclass", "logging", "utils"),
     # generators import each other in one direction: factory, the drivers, what the drivers share
     "generators": EVERYWHERE | METHODS,
+    "generators.oracle": EVERYWHERE | {"sacrebleu"},
     "generators.factory": EVERYWHERE | METHODS | DRIVERS | LEAVES,
     "generators.reference": EVERYWHERE | METHODS | LEAVES | {f"{PACKAGE}.generators.loop"},
     **{f"generators.{driver}": EVERYWHERE | METHODS | LEAVES for driver in ("loop", "verify", "autoregressive")},

@@ -26,7 +26,6 @@ from tests.architectures import behaviours
 from tests.tiny import BOS, EOS, PAD, criterion, decode, random_rows, sample_of, texts
 
 NOT_HERE = {
-    8: "programs, checkpoints and --user-dir are tested with the programs: tests/end_to_end",
     11: "fertilities are another architecture's: there are none here to repeat a source by",
     12: "fertilities are another architecture's: a length is never 0 here",
 }

@@ -6,11 +6,15 @@ from fairseq.models import ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY, MODEL_
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
 from nar_plugin.architectures import base
+from nar_plugin.architectures.iterative_refinement import IterativeRefinementConfig, IterativeRefinementModel
 from nar_plugin.architectures.mask_predict import MaskPredictConfig, MaskPredictModel
 from nar_plugin.criterions.token_length import TokenLengthConfig, TokenLengthCriterion
 from nar_plugin.tasks.translation_nar import TranslationNarConfig, TranslationNarTask
 
-MODELS = {"mask_predict": (MaskPredictModel, MaskPredictConfig)}
+MODELS = {
+    "iterative_refinement": (IterativeRefinementModel, IterativeRefinementConfig),
+    "mask_predict": (MaskPredictModel, MaskPredictConfig),
+}
 CRITERIONS = {"token_length": (TokenLengthCriterion, TokenLengthConfig)}
 
 

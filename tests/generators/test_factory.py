@@ -20,7 +20,8 @@ from tests.generators.stubs import SettlingStub
 from tests.tiny import SYMBOLS, random_rows, sample_of, texts, tiny_model
 
 SOURCES = random_rows(9, 6, seed=71)
-FLAGS = {**factory.HOST_FLAGS, **factory.TASK_FLAGS}
+OUR_FLAGS = {**factory.TASK_FLAGS, **factory.MODEL_FLAGS}
+FLAGS = {**factory.HOST_FLAGS, **OUR_FLAGS}
 OTHER_VALUES = {
     "constraints": "ordered",
     "print_alignment": "hard",
@@ -55,12 +56,12 @@ def other(name: str) -> Any:
 
 
 def task_options(**changes: Any) -> Namespace:
-    return Namespace(**{**factory.TASK_FLAGS, "seed": 1, **changes})
+    return Namespace(**{**OUR_FLAGS, "seed": 1, **changes})
 
 
 def spoken(name: str) -> tuple[Namespace, Namespace]:
     """fairseq's options and the task's, with one flag given."""
-    if name in factory.TASK_FLAGS:
+    if name in OUR_FLAGS:
         return Namespace(), task_options(**{name: other(name)})
     return Namespace(**{name: other(name)}), task_options()
 
@@ -112,7 +113,7 @@ def test_silent_values_are_fairseqs_own() -> None:
 
 def test_silent_values_of_the_task_are_its_own() -> None:
     defaults = {field.name: field.default for field in fields(TranslationNarConfig)}
-    assert {name: defaults[name] for name in factory.TASK_FLAGS} == factory.TASK_FLAGS
+    assert {name: defaults[name] for name in OUR_FLAGS} == OUR_FLAGS
 
 
 def test_every_decode_option_of_fairseq_is_heeded_refused_or_of_no_concern() -> None:
@@ -215,13 +216,15 @@ def test_force_max_iter_switches_the_stop_rule_off() -> None:
     [
         ({"stop_rule": "jaccard", "stop_window": 0}, "--stop-window needs 1"),
         ({"stop_rule": "jaccard", "stop_distance": 1.5}, "--stop-distance a number from 0 to 1"),
+        ({"stop_rule": "oracle", "stop_distance": 0.5}, "--stop-distance has no effect on --stop-rule oracle"),
+        ({"decode_samples": -1}, "--decode-samples needs 0 or more"),
         ({"stop_window": 5}, "no effect on --stop-rule none"),
         ({"stop_distance": 0.1}, "no effect on --stop-rule none"),
     ],
 )
 def test_a_window_or_distance_that_cannot_work_is_refused(options: dict[str, Any], words: str) -> None:
     stub = SettlingStub()
-    stub.decode_flags = stub.decode_flags | {"stop_window", "stop_distance"}
+    stub.decode_flags = stub.decode_flags | {"stop_window", "stop_distance", "decode_samples"}
     with pytest.raises(UsageError, match=words):
         build(stub, cfg=task_options(**options))
 

@@ -1,0 +1,77 @@
+"""Every architecture through fairseq's programs by ``--user-dir`` alone: trained, resumed, decoded, typed to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fairseq.models import MODEL_REGISTRY
+
+from nar_plugin.architectures.base import DecodingModel
+from tests.conftest import ADAM, LIMITS, QUIET
+from tests.end_to_end.programs import TASK, complains, program, succeed, texts
+
+CRITERIONS = {"iterative_refinement": "token_length", "mask_predict": "token_length"}
+DECODES = {
+    "iterative_refinement": [
+        ("--stop-rule", "none"),
+        ("--stop-rule", "jaccard", "--stop-window", 5),
+        ("--stop-rule", "oracle", "--iter-decode-max-iter", 4),
+        ("--decode-samples", 2, "--iter-decode-with-beam", 3, "--collapse-repeats"),
+    ],
+    "mask_predict": [("--iter-decode-with-beam", 3), ("--collapse-repeats",)],
+}
+
+
+def test_every_architecture_is_here() -> None:
+    ours = {name for name, model in MODEL_REGISTRY.items() if issubclass(model, DecodingModel)}
+    assert ours == set(CRITERIONS) == set(DECODES)
+
+
+def trained(data: Path, folder: Path, name: str, updates: int) -> Any:
+    flags = (*LIMITS, *ADAM, *QUIET, "--dropout", 0.1, "--max-tokens", 500, "--max-update", updates)
+    arch = ("--arch", f"{name}_tiny", "--criterion", CRITERIONS[name])
+    succeed("fairseq-train", data, *TASK, *arch, *flags, "--save-dir", folder)
+    return torch.load(folder / "checkpoint_last.pt", weights_only=True)["model"]
+
+
+@pytest.fixture(params=sorted(CRITERIONS), scope="module")
+def model(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    trained(data, folder, request.param, 25)
+    return request.param, folder / "checkpoint_last.pt"
+
+
+def test_a_resumed_training_is_the_unbroken_one(model: tuple[str, Path], data: Path, tmp_path: Path) -> None:
+    """LEE-8: weights, optimizer and noise come back."""
+    name, whole = model
+    trained(data, tmp_path, name, 12)
+    weights = trained(data, tmp_path, name, 25)
+    for key, value in torch.load(whole, weights_only=True)["model"].items():
+        assert torch.equal(value, weights[key]), key
+
+
+def test_what_a_checkpoint_says_does_not_depend_on_program_or_batch(
+    model: tuple[str, Path], corpus: Path, data: Path
+) -> None:
+    """LEE-8: generate and interactive, at any batch size: the same line for every source."""
+    name, path = model
+    for flags in ((), *DECODES[name]):
+        command = ("fairseq-generate", data, *TASK, "--path", path, *flags)
+        together = texts(succeed(*command, "--batch-size", 64))
+        assert len(together) == 60 and len(set(together)) > 5
+        for size in (1, 7):
+            assert texts(succeed(*command, "--batch-size", size)) == together
+        if "oracle" in flags:
+            continue  # there are no references to typed sentences
+        typed = succeed(
+            *("fairseq-interactive", data, *TASK, "--path", path, *flags, "--buffer-size", 9),
+            *("--batch-size", 9),
+            stdin=(corpus / "test.src").read_bytes(),
+        )
+        assert texts(typed) == together
+
+
+def test_an_oracle_without_references_is_refused_in_one_line(model: tuple[str, Path], data: Path) -> None:
+    flags = ("--path", model[1], "--stop-rule", "oracle")
+    complains(program("fairseq-interactive", data, *TASK, *flags, stdin=b"bana deret\n"), "--stop-rule")
