@@ -34,6 +34,8 @@ def best(scores: Tensor, n: int, nbest: int) -> Tensor:
 
     Of equals the first proposed wins, so that repeated candidates change nothing.
     """
+    if n == 1:
+        return torch.arange(len(scores), device=scores.device)[:, None]
     order = scores.nan_to_num(nan=-torch.inf).view(-1, n).argsort(dim=1, descending=True, stable=True)[:, :nbest]
     return order + torch.arange(len(order), device=scores.device)[:, None] * n
 

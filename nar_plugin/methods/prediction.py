@@ -14,8 +14,19 @@ def most_probable(logits: Tensor, banned: tuple[int, ...]) -> tuple[Tensor, Tens
     log_probs = logits.float().log_softmax(-1)  # one fused kernel: twice as fast as logsumexp and a difference
     for symbol in banned:
         log_probs[..., symbol] = -torch.inf
-    best, token = log_probs.max(-1)
+    best, token = greatest(log_probs)
     return token, best
+
+
+def greatest(x: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``x.max(-1)``, which is slow over a vocabulary: first the block of the greatest value, then its place."""
+    size = math.gcd(x.size(-1), 64)
+    if size < 8:
+        return x.max(-1)
+    blocks = x.unflatten(-1, (-1, size))
+    block = blocks.amax(-1).argmax(-1, keepdim=True)
+    best, place = blocks.take_along_dim(block[..., None], -2).squeeze(-2).max(-1)
+    return best, block.squeeze(-1) * size + place
 
 
 def sampled(logits: Tensor, draw: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """From logits to words."""
 
+import pytest
 import torch
 
 from nar_plugin.methods import noise, prediction
@@ -20,6 +21,14 @@ def test_banned_ids_are_never_predicted_and_keep_their_mass() -> None:
     torch.testing.assert_close(score, logits.log_softmax(-1)[:, 2])
     assert prediction.most_probable(logits.clone(), (1, 2))[0].tolist() == [3]
     assert prediction.most_probable(logits - 9, (1,))[0].tolist() == [2]
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 24, 64, 640, 1000])
+def test_the_greatest_is_that_of_torch_and_of_equals_the_first(size: int) -> None:
+    x = torch.randint(-9, 9, (40, 3, size), generator=torch.Generator().manual_seed(size)).float()
+    best, place = prediction.greatest(x)
+    assert best.equal(x.amax(-1)) and place.equal((x == best[..., None]).byte().argmax(-1))
+    assert prediction.greatest(x[0, 0])[1].equal(place[0, 0])
 
 
 def test_half_precision_logits_are_scored_in_float32() -> None:
