@@ -12,6 +12,8 @@ from tests.conftest import ADAM, LIMITS, QUIET
 from tests.end_to_end.programs import TASK, complains, program, succeed, texts
 
 CRITERIONS = {"iterative_refinement": "token_length", "mask_predict": "token_length"}
+UPDATES = {"iterative_refinement": 60, "mask_predict": 300}
+"""Few, but enough that different sources get different words."""
 DECODES = {
     "iterative_refinement": [
         ("--stop-rule", "none"),
@@ -25,7 +27,7 @@ DECODES = {
 
 def test_every_architecture_is_here() -> None:
     ours = {name for name, model in MODEL_REGISTRY.items() if issubclass(model, DecodingModel)}
-    assert ours == set(CRITERIONS) == set(DECODES)
+    assert ours == set(CRITERIONS) == set(UPDATES) == set(DECODES)
 
 
 def trained(data: Path, folder: Path, name: str, updates: int) -> Any:
@@ -38,15 +40,15 @@ def trained(data: Path, folder: Path, name: str, updates: int) -> Any:
 @pytest.fixture(params=sorted(CRITERIONS), scope="module")
 def model(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp(request.param)
-    trained(data, folder, request.param, 25)
+    trained(data, folder, request.param, UPDATES[request.param])
     return request.param, folder / "checkpoint_last.pt"
 
 
 def test_a_resumed_training_is_the_unbroken_one(model: tuple[str, Path], data: Path, tmp_path: Path) -> None:
     """LEE-8: weights, optimizer and noise come back."""
     name, whole = model
-    trained(data, tmp_path, name, 12)
-    weights = trained(data, tmp_path, name, 25)
+    trained(data, tmp_path, name, UPDATES[name] // 2)
+    weights = trained(data, tmp_path, name, UPDATES[name])
     for key, value in torch.load(whole, weights_only=True)["model"].items():
         assert torch.equal(value, weights[key]), key
 
@@ -60,7 +62,7 @@ def test_what_a_checkpoint_says_does_not_depend_on_program_or_batch(
         command = ("fairseq-generate", data, *TASK, "--path", path, *flags)
         together = texts(succeed(*command, "--batch-size", 64))
         assert len(together) == 60 and len(set(together)) > 5
-        for size in (1, 7):
+        for size in (7,) if flags else (1, 7):
             assert texts(succeed(*command, "--batch-size", size)) == together
         if "oracle" in flags:
             continue  # there are no references to typed sentences
