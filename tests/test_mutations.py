@@ -63,14 +63,14 @@ MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
         masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits,
     ),
     (
-        "logits.float().log_softmax(-1)",
-        "logits.float().clone()",
+        "log_probs = logits.float().log_softmax(-1)",
+        "log_probs = logits.float().clone()",
         words.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
     ),
     ("-torch.inf\n    best", "0.0\n    best", words.test_banned_ids_are_never_predicted_and_keep_their_mass),
     (
-        "logits.float().log_softmax(-1)",
-        "logits.log_softmax(-1)",
+        "log_probs = logits.float().log_softmax(-1)",
+        "log_probs = logits.log_softmax(-1)",
         words.test_half_precision_logits_are_scored_in_float32,
     ),
     # the same mistakes seen from outside, through a whole model

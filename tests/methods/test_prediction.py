@@ -48,3 +48,9 @@ def test_samples_are_as_frequent_as_their_probabilities() -> None:
 def test_the_ends_of_the_draw_are_words_too() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, -1)
     assert prediction.sampled(logits, torch.tensor([0.0, 1 - 2.0**-24])).tolist() == [1, 2]
+
+
+def test_the_mean_is_of_probabilities_and_one_run_is_itself() -> None:
+    logits = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(prediction.mean_log_probs(logits).exp(), logits.softmax(-1).mean(1))
+    torch.testing.assert_close(prediction.mean_log_probs(logits[:, :1]), logits[:, 0].log_softmax(-1))
