@@ -134,7 +134,8 @@ class Highway(nn.Module):
 
     def forward(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         read = self.norm(x) if self.is_prenorm else x
-        mixed = self.dropout(f(read)).lerp(x, self.gate(read).sigmoid())
+        said = self.dropout(f(read))
+        mixed = said + self.gate(read).sigmoid() * (x - said)  # lerp would want one type, which autocast does not give
         return mixed if self.is_prenorm else self.norm(mixed)
 
 
