@@ -283,7 +283,7 @@ class IterativeRefinementModel(base.DecodingModel):
         if self.cfg.sampled_words and self.training:
             said = prediction.sampled(logits, noise.uniform(keys, is_token.size(1))[is_token])
         else:
-            said = logits.argmax(-1)
+            said = prediction.greatest(logits.float())[1]
         return said.new_full(is_token.shape, self.symbols.pad).masked_scatter(is_token, said)
 
     def corrupted(self, keys: Tensor, target: Tensor, lengths: Tensor, refinement: int) -> Tensor:

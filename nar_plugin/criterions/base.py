@@ -12,6 +12,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from ..methods.contract import UsageError
+from ..methods.prediction import greatest
 from ..methods.terms import Classes, Tokens
 
 
@@ -63,7 +64,7 @@ class TermsCriterion(FairseqCriterion):
         """(1 − ε) Σ −log p(y) + ε / |V| Σ Σ_v −log p(v) over the scored positions."""
         log_probs = term.logits.float().log_softmax(-1)
         nll = F.nll_loss(log_probs, term.target, reduction="sum")
-        correct = (log_probs.detach().argmax(-1) == term.target).sum()
+        correct = (greatest(log_probs.detach())[1] == term.target).sum()
         _add(sums, nll_loss=nll.detach(), scored=term.target.numel(), correct=correct)
         if term.name != "token":  # one of several: logged on its own as well
             _add_named(sums, term.name, nll.detach(), term.target.numel(), correct)

@@ -36,7 +36,13 @@ def _attend(query: Tensor, memory: Memory, is_token: Tensor | None, dropout: flo
     mask = is_token
     if mask is not None:
         mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
-    mixed = F.scaled_dot_product_attention(query, *memory, attn_mask=mask, dropout_p=dropout)
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # torch's bfloat16 kernel is ten times slower there in its backward pass
+        with torch.autocast("cpu", enabled=False):
+            query, key, value = (x.float() for x in (query, *memory))
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    else:
+        mixed = F.scaled_dot_product_attention(query, *memory, attn_mask=mask, dropout_p=dropout)
     return mixed.transpose(1, 2).flatten(2)
 
 

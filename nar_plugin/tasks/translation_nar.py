@@ -57,6 +57,10 @@ class TranslationNarConfig(TranslationConfig):
     decode_samples: int = field(
         default=0, metadata={"help": "refine so many samples beside the most probable words, and average (Lee)"}
     )
+    cpu_autocast: bool = field(
+        default=False,
+        metadata={"help": "train on a CPU with bfloat16 products, weights and sums in float32 (torch.autocast)"},
+    )
     seed: int = II("common.seed")
 
 
@@ -166,7 +170,8 @@ class TranslationNarTask(TranslationTask):
         if hasattr(criterion, "set_num_updates"):  # the host tells the model alone
             criterion.set_num_updates(update_num)
         sample = self.with_keys(sample, self.epoch)
-        return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.cpu_autocast):
+            return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
     def valid_step(self, sample: Dict[str, Any], model: torch.nn.Module, criterion: Any) -> Any:
         return super().valid_step(self.with_keys(sample, VALIDATION_EPOCH), model, criterion)

@@ -153,3 +153,18 @@ def test_a_batch_without_keys_is_refused_in_one_line() -> None:
 def test_a_term_of_another_kind_is_refused_in_one_line() -> None:
     with pytest.raises(UsageError, match="--criterion token_length has no use for the term 'prior'"):
         criterion().loss_of(Scalar("prior", torch.zeros(())), {})
+
+
+@pytest.mark.parametrize("arch", ["mask_predict_tiny", "iterative_refinement_tiny"])
+def test_under_autocast_the_loss_and_its_gradients_are_nearly_those_of_float32(arch: str) -> None:
+    sample = sample_of(SOURCES, TARGETS)
+    found = []
+    for is_autocast in (False, True):
+        model = tiny_model(arch=arch, is_lively=False)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+            loss, size, _ = criterion(0.1)(model, sample)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        found.append((float(loss.detach()) / size, gradients(model) / size))
+    assert found[0][0] == pytest.approx(found[1][0], rel=0.01) and found[0][0] != found[1][0]
+    assert float(torch.cosine_similarity(found[0][1], found[1][1], dim=0)) > 0.99

@@ -62,6 +62,15 @@ def test_the_shell_line_of_the_manual_gives_the_score_of_the_hypotheses(
     assert json.loads(outcome.stdout)["score"] == pytest.approx(expected, abs=0.1)
 
 
+def test_a_training_under_autocast_logs_nearly_the_same_losses(data: Path, tmp_path: Path) -> None:
+    options = (*STUDENT, *ADAM, "--max-tokens", 500, "--max-update", 20, "--log-interval", 1, "--log-format", "json")
+    plain, fast = (
+        [float(log["loss"]) for log in logged(succeed("fairseq-train", data, *TASK, *options, "--no-save", *flags))]
+        for flags in ((), ("--cpu-autocast",))
+    )
+    assert plain == pytest.approx(fast, rel=0.01) and plain != fast and len(plain) == 20
+
+
 def test_fairseq_generate_prints_the_sources_and_references_of_the_corpus(
     corpus: Path, data: Path, student: Path
 ) -> None:
