@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any, Callable, ClassVar, Dict, FrozenSet, Tuple
+from typing import Any, Callable, ClassVar, Dict, FrozenSet, Optional, Tuple
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model_architecture
@@ -127,6 +127,12 @@ class DecodingModel(BaseFairseqModel):
         if cfg.encoder_embed_dim % cfg.encoder_attention_heads or cfg.encoder_embed_dim % cfg.decoder_attention_heads:
             raise UsageError(f"--encoder-embed-dim {cfg.encoder_embed_dim} is no multiple of the attention heads")
         return cls(cfg, task.symbols, len(task.source_dictionary))
+
+    def required(self, given: Optional[Tensor]) -> Tensor:
+        """What a criterion must give ``forward``. Raises UsageError where it did not."""
+        if given is None:
+            raise UsageError(f"this --arch is trained with --criterion {' or '.join(self.criterions)}")
+        return given
 
     def max_positions(self) -> Tuple[int, int]:
         """Longest source and target, in tokens with the end symbol."""

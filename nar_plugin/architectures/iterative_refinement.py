@@ -240,9 +240,8 @@ class IterativeRefinementModel(base.DecodingModel):
 
         ``target``: (B, T) ids ending in ``</s>``; ``keys``: (B,) noise keys. In validation nothing is corrupted.
         """
-        if target is None or keys is None:
-            raise UsageError(f"this --arch is trained with --criterion {' or '.join(self.criterions)}")
-        target, is_token = right_padded(target, self.symbols.pad)
+        keys = self.required(keys)
+        target, is_token = right_padded(self.required(target), self.symbols.pad)
         encoded = self.encode(src_tokens, src_lengths)
         terms = list(self.passes(encoded, target, is_token, keys))
         # the criterion divides by the scored tokens of all terms
@@ -308,10 +307,8 @@ class IterativeRefinementModel(base.DecodingModel):
 
     def start(self, encoded: IterativeRefinementEncoded, starts: IterativeRefinementStarts) -> IterativeRefinementState:
         """Pass 1, by decoder 1, which says the same to all runs."""
-        shortest, longest = torch.stack(starts.lengths.aminmax()).tolist()
-        is_token = length_classes.is_within(starts.lengths, longest)
-        mask = None if shortest == longest else is_token
-        hidden = self.first_pass(encoded, starts.lengths, mask, longest)
+        is_token, mask = length_classes.canvas(starts.lengths)
+        hidden = self.first_pass(encoded, starts.lengths, mask, is_token.size(1))
         hidden = hidden[:, None].expand(-1, 1 + starts.samples, -1, -1)
         tokens, scores, words = self.said(hidden, is_token, starts.keys, 0)
         return IterativeRefinementState(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..methods import lengths as length_classes
 from ..methods import mask_predict as method
 from ..methods import prediction
-from ..methods.contract import Ask, Encoded, Finished, LengthStarts, Scored, State, UsageError
+from ..methods.contract import Ask, Encoded, Finished, LengthStarts, Scored, State
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Classes, Term, Tokens
 from ..methods.transformer import Memory, padding_mask
@@ -113,9 +113,8 @@ class MaskPredictModel(base.DecodingModel):
 
         ``target``: (B, T) ids ending in ``</s>``; ``keys``: (B,) noise keys that choose the masks.
         """
-        if target is None or keys is None:
-            raise UsageError(f"this --arch is trained with --criterion {' or '.join(self.criterions)}")
-        target, is_token = right_padded(target, self.symbols.pad)
+        keys = self.required(keys)
+        target, is_token = right_padded(self.required(target), self.symbols.pad)
         masked = method.training_mask(keys, is_token, self.cfg.release_compat, self.cfg.mask_span)
         encoded = self.encode(src_tokens, src_lengths)
         features = self.decode(encoded, target.masked_fill(masked, self.symbols.mask), padding_mask(is_token))
@@ -134,10 +133,8 @@ class MaskPredictModel(base.DecodingModel):
 
     def start(self, encoded: MaskPredictEncoded, starts: LengthStarts) -> MaskPredictState:
         """Pass 1: every position masked, every position predicted (section 4)."""
-        shortest, longest = torch.stack(starts.lengths.aminmax()).tolist()
-        is_token = length_classes.is_within(starts.lengths, longest)
+        is_token, mask = length_classes.canvas(starts.lengths)
         tokens = starts.lengths.new_full(is_token.shape, self.symbols.mask).masked_fill(~is_token, self.symbols.pad)
-        mask = None if shortest == longest else is_token
         features = self.decode(encoded, tokens, mask)
         tokens, scores = prediction.most_probable(self.project(features), self.banned)
         return MaskPredictState(

@@ -1,5 +1,7 @@
 """Target lengths: classes of a softmax, candidates, windows. A length counts ``</s>`` (``methods.symbols``)."""
 
+from typing import Optional, Tuple
+
 import torch
 from torch import Tensor
 
@@ -30,3 +32,13 @@ def window(lengths: Tensor, n: int, longest: int) -> Tensor:
 def is_within(lengths: Tensor, width: int) -> Tensor:
     """(B,) lengths to (B, width) ``is_token``."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]
+
+
+def canvas(lengths: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+    """(R,) lengths to (R, longest) ``is_token``, and the same for attention: None where no row has padding.
+
+    The one wait for the device between the encoder and the last pass.
+    """
+    shortest, longest = torch.stack(lengths.aminmax()).tolist()
+    is_token = is_within(lengths, longest)
+    return is_token, None if shortest == longest else is_token

@@ -169,6 +169,8 @@ class TranslationNarTask(TranslationTask):
     ) -> Any:
         if hasattr(criterion, "set_num_updates"):  # the host tells the model alone
             criterion.set_num_updates(update_num)
+        if self.cfg.cpu_autocast and sample["id"].device.type != "cpu":
+            raise UsageError("--cpu-autocast is for training on a CPU (--cpu); on a GPU take --bf16 or --fp16")
         sample = self.with_keys(sample, self.epoch)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.cpu_autocast):
             return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence, Tuple
 
 import pytest
+import torch
 
+from nar_plugin.methods.contract import UsageError
+from nar_plugin.tasks.translation_nar import TranslationNarConfig, TranslationNarTask
 from tests.conftest import ADAM, LIMITS, STUDENT, TINY_TRANSFORMER
 from tests.end_to_end.programs import PLUGIN, TASK, Outcome, complains, console, program, script
 
@@ -178,3 +181,9 @@ def test_an_installed_script_complains_alike(files: Files) -> None:
     outcome = console(command)
     complains(outcome, "--sampling", "mask_predict")
     assert outcome.code == 1
+
+
+def test_products_for_a_cpu_are_refused_on_another_device(data: Path) -> None:
+    task = TranslationNarTask.setup_task(TranslationNarConfig(data=str(data), cpu_autocast=True, seed=1))
+    with pytest.raises(UsageError, match="--cpu-autocast is for training on a CPU"):
+        task.train_step({"id": torch.zeros(1, device="meta")}, None, None, None, 0)

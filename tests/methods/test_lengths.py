@@ -56,3 +56,10 @@ def test_a_window_stays_between_two_and_the_longest() -> None:
 def test_is_within_marks_the_first_positions() -> None:
     expected = [[False, False, False], [True, False, False], [True, True, True]]
     assert lengths.is_within(torch.tensor([0, 1, 3]), 3).tolist() == expected
+
+
+def test_a_canvas_is_masked_only_where_rows_differ() -> None:
+    is_token, mask = lengths.canvas(torch.tensor([3, 2]))
+    assert is_token.tolist() == [[True, True, True], [True, True, False]] and mask is is_token
+    is_token, mask = lengths.canvas(torch.tensor([2, 2]))
+    assert is_token.all() and is_token.shape == (2, 2) and mask is None

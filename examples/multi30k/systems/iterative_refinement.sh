@@ -7,7 +7,7 @@ iterative_refinement_best=(--iter-decode-max-iter 9 --stop-rule none)
 
 iterative_refinement_train() {
   train "$2" "$1" "${COMMON[@]}" --arch iterative_refinement_small --criterion token_length --dropout 0.1 --lr 2e-3 \
-    --cpu-autocast --max-epoch 15 --eval-bleu-args '{"iter_decode_max_iter": 4}' "${@:3}"
+    "${DEVICE[@]/--cpu/--cpu-autocast}" --max-epoch 15 --eval-bleu-args '{"iter_decode_max_iter": 4}' "${@:3}"
 }
 
 iterative_refinement_rows() {
