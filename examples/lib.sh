@@ -12,7 +12,15 @@ export PATH="$ROOT/.venv/bin:$PATH"
 # One thread a process, two processes: on few cores several threads a process are many times slower.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+# Several machines that share a file system: how many, and which of them this is, from 0 on.
+MACHINES=${MACHINES:-1} MACHINE=${MACHINE:-0}
+
 say() { printf '\n== %s\n' "$*"; }
+words() { printf '%q ' "$@"; }
+# A command, or with DRY_RUN=1 what it would be.
+run() {
+  if [[ -n ${DRY_RUN:-} ]]; then words "$@" && echo; else "$@"; fi
+}
 fail() {
   echo "${0##*/}: $*" >&2
   exit 2
@@ -37,20 +45,40 @@ step() {
     shift
   done
   shift
+  if [[ -n ${DRY_RUN:-} ]]; then
+    say "$name" && "$@"
+    return
+  fi
   local stamp=$OUT/.stamps/$name began=$SECONDS
-  mkdir -p "$OUT/.stamps"
+  mkdir -p "$OUT/.stamps" "$OUT/.begun"
   if [[ -e $stamp && $(<"$stamp") == "$(_seal "$@")" ]]; then
     echo "== $name: done before"
     return
   fi
-  rm -f "$stamp"
+  ((MACHINE > 0)) || rm -f "$stamp"
   for input in "${inputs[@]}"; do
     [[ -e $input ]] || fail "step $name needs $input: run the steps before it"
+    ! _is_half_made "$input" || fail "step $name needs $input, which is not whole: run the step before it again"
   done
   say "$name"
+  if ((MACHINE > 0)); then
+    "$@" # the first machine keeps the books
+    return
+  fi
+  printf '%s\n' "${outputs[@]}" >"$OUT/.begun/$name"
   "$@"
   _seal "$@" >"$stamp"
+  rm "$OUT/.begun/$name"
   echo "== $name: $((SECONDS - began)) s"
+}
+
+# Whether a file is one that a step began to make and has not ended, or one that was cut since.
+_is_half_made() {
+  local made
+  [[ -f $1 ]] || return 1
+  if grep -rqsxF -- "$1" "$OUT/.begun"; then return; fi
+  made=$(grep -rhsF -- "$1 " "$OUT/.stamps" | awk -v file="$1 " 'index($0, file) == 1 && NF == split(file, words) + 1')
+  [[ -n $made ]] && ! grep -qxF -- "$1 $(stat -c %s "$1")" <<<"$made"
 }
 
 # The command, and the state of the inputs and outputs of step; an absent file spoils the seal, so that it matches nothing.
@@ -99,26 +127,36 @@ together() {
   return "$failed"
 }
 
-# fetch FILE SHA256 URL...: FILE, a gzip file, from the folder $OFFLINE or else from the first URL that serves it whole.
-# An interrupted download goes on. SHA256 is - where none is known: then only gzip's own check is made.
+# fetch FILE SUM URL...: FILE, a gzip or zip file, from the folder $OFFLINE or else from the first URL that serves it
+# whole. An interrupted download goes on. SUM is an MD5 or a SHA256, or - where none is known: then only the archive's own
+# check is made. What came is written down in sha256sums beside it, and must be the same another time.
 fetch() {
   local file=$1 sum=$2 url part=$1.part
   shift 2
+  if [[ -n ${DRY_RUN:-} ]]; then
+    if [[ -n ${OFFLINE:-} ]]; then run cp "$OFFLINE/${file##*/}" "$file"; else run curl --output "$file" "$1"; fi
+    return
+  fi
   mkdir -p "$(dirname "$file")"
+  if [[ $sum == - && -e ${file%/*}/sha256sums ]]; then
+    sum=$(awk -v name="${file##*/}" '$2 == name { print $1 }' "${file%/*}/sha256sums")
+  fi
   if [[ -n ${OFFLINE:-} ]]; then
     [[ -f $OFFLINE/${file##*/} ]] || fail "--offline: no ${file##*/} in $OFFLINE"
     cp "$OFFLINE/${file##*/}" "$part"
-    _is_served "$part" "$sum" "$OFFLINE/${file##*/}" || exit 2
+    _is_served "$part" "${sum:--}" "$OFFLINE/${file##*/}" || exit 2
   else
     command -v curl >/dev/null || fail "curl is needed to download; or put the files into a folder: --offline DIR"
     for url in "$@" ""; do
       [[ -n $url ]] || fail "${file##*/} could not be had; put it into a folder yourself: --offline DIR"
       _download "$url" "$part" || continue # what came is kept, for the next call to go on with
-      if _is_served "$part" "$sum" "$url"; then break; fi
+      if _is_served "$part" "${sum:--}" "$url"; then break; fi
       rm -f "$part"
     done
   fi
   mv "$part" "$file"
+  grep -qs " ${file##*/}\$" "${file%/*}/sha256sums" ||
+    (cd "${file%/*}" && sha256sum "${file##*/}" >>sha256sums)
 }
 
 # Goes on with what is there; where that makes no whole file (a server that cannot go on, another file), from the start.
@@ -128,7 +166,7 @@ _download() {
     --speed-limit 100 --retry 3 --retry-delay 1)
   if [[ ! -s $part ]]; then
     curl "${options[@]}" --output "$part" "$url"
-  elif ! { curl "${options[@]}" --continue-at - --output "$part" "$url" && gzip -t "$part"; } 2>/dev/null; then
+  elif ! { curl "${options[@]}" --continue-at - --output "$part" "$url" && _is_archive "$part"; } 2>/dev/null; then
     curl "${options[@]}" --output "$part.new" "$url" && mv "$part.new" "$part"
   fi
 }
@@ -137,15 +175,23 @@ _download() {
 _is_served() {
   local part=$1 sum=$2 from=$3
   if head -c 512 "$part" | tr -d '\0' | grep -qiE '<(!doctype|html)'; then
-    echo "${0##*/}: $from is an HTML page, not a gzip file" >&2
-  elif ! gzip -t "$part" 2>/dev/null; then
-    echo "${0##*/}: $from is no gzip file, or cut short" >&2
-  elif [[ $sum != - && $(sha256sum <"$part") != "$sum "* ]]; then
+    echo "${0##*/}: $from is an HTML page, not an archive" >&2
+  elif ! _is_archive "$part"; then
+    echo "${0##*/}: $from is no gzip or zip file, or cut short" >&2
+  elif [[ $sum != - && $(sha256sum <"$part") != "$sum "* && $(md5sum <"$part") != "$sum "* ]]; then
     echo "${0##*/}: $from has another checksum than the one recorded" >&2
   else
     return 0
   fi
   return 1
+}
+
+# Whether a file is an archive to its end: a zip file by its directory, which stands there.
+_is_archive() {
+  case $(head -c 2 "$1" | tr -d '\0') in
+    PK) command python3 -m zipfile --test "$1" >/dev/null 2>&1 ;;
+    *) gzip -t "$1" 2>/dev/null ;;
+  esac
 }
 
 # The pipeline of text: $RAW and $BPE hold {train,valid,test}.{$SOURCE,$TARGET}.
@@ -167,22 +213,26 @@ to_bpe() {
   done
 }
 
-# binarise FOLDER FLAGS...: fairseq-preprocess of the texts that the flags name
+# binarise FOLDER FLAGS...: fairseq-preprocess of the texts that the flags name, with one dictionary, or $SEPARATE ones
 binarise() {
-  local folder=$1
-  shift
+  local folder=$1 joined=(--joined-dictionary)
+  if [[ -n ${SEPARATE:-} ]]; then joined=(); fi
+  local command=(fairseq-preprocess --user-dir "$PLUGIN" --source-lang "$SOURCE" --target-lang "$TARGET" "${joined[@]}"
+    --destdir "$folder" --workers "${JOBS:-2}" "${@:2}")
+  if [[ -n ${DRY_RUN:-} ]]; then
+    run "${command[@]}"
+    return
+  fi
   rm -rf "$folder"
-  fairseq-preprocess --user-dir "$PLUGIN" --source-lang "$SOURCE" --target-lang "$TARGET" --joined-dictionary \
-    --destdir "$folder" --workers 2 "$@" >"$OUT/preprocess.log" 2>&1 ||
-    fail "fairseq-preprocess failed; see $OUT/preprocess.log"
-  grep -o '\[.*sents.*' "$OUT/preprocess.log"
+  "${command[@]}" >"$OUT/preprocess.log" 2>&1 || fail "fairseq-preprocess failed; see $OUT/preprocess.log"
+  grep -oE '(\[.*(sents|Dictionary)).*' "$OUT/preprocess.log"
 }
 
 # distil FOLDER FLAGS...: what $OUT/models/teacher.pt says to the train split, into FOLDER
 distil() {
   local folder=$1
   shift
-  bash scripts/distill.sh --data "$OUT/bin" --teacher "$OUT/models/teacher.pt" --source-lang "$SOURCE" \
+  run bash scripts/distill.sh --data "$OUT/bin" --teacher "$OUT/models/teacher.pt" --source-lang "$SOURCE" \
     --target-lang "$TARGET" --source-text "$BPE/train.$SOURCE" --target-text "$BPE/train.$TARGET" --output "$folder" "$@"
 }
 
@@ -192,38 +242,58 @@ if [[ -n ${GPU:-} ]]; then DEVICE=(); fi
 # The rows of the table: row ID WORDS-OF-TRAINING FLAGS..., with the flags that every system shares.
 DECODE=(--user-dir "$PLUGIN" --task translation_nar "${DEVICE[@]}")
 ROWS=()
-words() { printf '%q ' "$@"; }
 row() {
   local id=$1 train=$2
   shift 2
   ROWS+=(--system "$id" "$(words --train "$train" "${DECODE[@]}" "$@")")
 }
 
+# What starts fairseq-train; several machines need more (examples/corpus.sh).
+TRAINER=(fairseq-train)
+
 # train NAME DATA FLAGS...: fairseq-train into $OUT/models/NAME, which a killed run goes on with. Progress on the screen,
 # everything in $OUT/logs/NAME.log. Afterwards the weights alone are in $OUT/models/NAME.pt: those of the last checkpoint,
-# or the average of the last $AVERAGE, with $TO_RELEASE in float16 and without this machine's paths; and the validation
-# curve in $OUT/models/NAME.curve.json.
+# or the average of the last $AVERAGE, or of the $BEST best by BLEU, with $TO_RELEASE in float16 and without this machine's
+# paths; and the validation curve in $OUT/models/NAME.curve.json.
 train() {
-  local name=$1 data=$2
+  local name=$1 data=$2 folder=$OUT/models/$1 log=$OUT/logs/$1.log
   shift 2
-  local folder=$OUT/models/$name log=$OUT/logs/$name.log weights=(--inputs "$OUT/models/$name/checkpoint_last.pt") asked
+  local command=("${TRAINER[@]}" "$data" --user-dir "$PLUGIN" --save-dir "$folder" --no-progress-bar --log-format simple "$@")
+  local weights=(--inputs "$folder/checkpoint_last.pt")
+  if [[ -n ${AVERAGE:-} ]]; then weights=(--dir "$folder" --last "$AVERAGE"); fi
+  if [[ -n ${BEST:-} ]]; then weights=(--dir "$folder" --best "$BEST" --metric bleu); fi
+  if [[ -n ${TO_RELEASE:-} ]]; then weights+=(--half --forget-paths); fi
+  if [[ -n ${DRY_RUN:-} ]]; then
+    run "${command[@]}"
+    run python scripts/average_checkpoints.py "${weights[@]}" --output "$OUT/models/$name.pt"
+    return
+  fi
+  mkdir -p "$OUT/logs"
+  if ((MACHINE > 0)); then
+    PYTHONUNBUFFERED=1 "${command[@]}" >>"$OUT/logs/$name.$MACHINE.log" 2>&1 ||
+      fail "training $name failed; see $OUT/logs/$name.$MACHINE.log"
+    return
+  fi
+  _begin_training "$folder" "$log" "$data" "$@"
+  PYTHONUNBUFFERED=1 "${command[@]}" 2>&1 | tee -a "$log" | _progress "$name" || fail "training $name failed; see $log"
+  python scripts/average_checkpoints.py "${weights[@]}" --output "$OUT/models/$name.pt" >>"$log" 2>&1 ||
+    fail "writing the weights of $name failed; see $log"
+  python scripts/training_curve.py "$log" --output "$OUT/models/$name.curve.json"
+}
+
+# _begin_training FOLDER LOG DATA FLAGS...: another command, or data made anew, is another training and begins from nothing.
+_begin_training() {
+  local folder=$1 log=$2 data=$3 asked
+  shift 3
   asked="$(stat -c '%n %Y' "$data") ${*@Q}"
-  # another command, or data made anew: another training
   [[ -e $folder/command && $(<"$folder/command") == "$asked" ]] || rm -rf "$folder" "$log"
-  mkdir -p "$folder" "$OUT/logs"
+  mkdir -p "$folder"
   if command -v flock >/dev/null; then
     exec 9<"$folder" # a training that outlived its recipe holds it too
     flock -n 9 || fail "another training is at work on $folder"
   fi
   printf '%s' "$asked" >"$folder/command"
   _mend_last "$folder"
-  if [[ -n ${AVERAGE:-} ]]; then weights=(--dir "$folder" --last "$AVERAGE"); fi
-  if [[ -n ${TO_RELEASE:-} ]]; then weights+=(--half --forget-paths); fi
-  PYTHONUNBUFFERED=1 fairseq-train "$data" --user-dir "$PLUGIN" --save-dir "$folder" --no-progress-bar \
-    --log-format simple "$@" 2>&1 | tee -a "$log" | _progress "$name" || fail "training $name failed; see $log"
-  python scripts/average_checkpoints.py "${weights[@]}" --output "$OUT/models/$name.pt" >>"$log" 2>&1 ||
-    fail "writing the weights of $name failed; see $log"
-  python scripts/training_curve.py "$log" --output "$OUT/models/$name.curve.json"
 }
 
 # A kill may cut the host's copy of the newest checkpoint to checkpoint_last.pt; the newest itself is always whole.

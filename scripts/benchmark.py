@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
-from sacrebleu.metrics import BLEU, CHRF
 
 import report
 import results
@@ -43,6 +42,7 @@ from files import write_lines
 from prepare_text import detokenizer, read_lines
 from provenance import commit, now, sha256
 from results import ID, Row
+from scores import scores
 
 WARM_UP = 10
 TURN = 20
@@ -213,19 +213,11 @@ def repetition(lines: Sequence[str]) -> float:
 
 def quality_fields(subwords: List[str], references: List[str], lang: str) -> Tuple[List[str], Row]:
     """Detokenised hypotheses, and the fields of a row that say how good they are."""
-    if len(subwords) != len(references):
-        raise BenchmarkError(f"{len(subwords)} hypotheses for {len(references)} lines of --reference")
     texts = list(map(detokenizer(lang), subwords))
-    bleu, chrf = BLEU(), CHRF()
-    score = bleu.corpus_score(texts, [references])
-    return texts, {
-        "bleu": round(score.score, 2),
-        "chrf": round(chrf.corpus_score(texts, [references]).score, 2),
-        "signature": f"BLEU|{bleu.get_signature()} chrF2|{chrf.get_signature()}",
-        "sentences": len(texts),
-        "length_ratio": round(score.sys_len / max(1, score.ref_len), 4),
-        "repetition": round(repetition(subwords), 3),
-    }
+    try:
+        return texts, {**scores(texts, references), "repetition": round(repetition(subwords), 3)}
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from None
 
 
 def common_facts(workers: Sequence[Worker]) -> Row:

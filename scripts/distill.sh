@@ -2,9 +2,12 @@
 # Sequence-level distillation: a teacher translates the train split; valid and test are never touched.
 #   distill.sh --data BIN_DIR --teacher CKPT --source-lang S --target-lang T --source-text FILE --target-text FILE
 #              --output DIR [--beam 5] [--lenpen 1] [--nbest 1] [--max-tokens 8000] [--shards 2] [--jobs 2]
-#              [--task translation_nar] [--teacher-bleu "36.9, signature"] [-- further flags of fairseq-generate]
+#              [--gpus 0] [--machine 0/1] [--task translation_nar] [--teacher-bleu "36.9, signature"]
+#              [-- further flags of fairseq-generate]
 # The texts are the BPE files that were binarised. Writes train.S, train.T (BPE, one line for each line of the text),
 # manifest.json, and with --nbest nbest.gz. Call it again after an interruption: finished shards are not done again.
+# Shards that run at once are spread over --gpus. --machine R/N does every N-th shard from R on; all N machines share
+# --output, and the one that ends last puts the shards together.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PATH="$root/.venv/bin:$PATH" OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONUNBUFFERED=1
@@ -16,7 +19,7 @@ fail() {
 }
 
 command=$(printf '%q ' "$0" "$@")
-declare -A option=([beam]=5 [lenpen]=1 [nbest]=1 [max-tokens]=8000 [shards]=2 [jobs]=2 [task]=translation_nar
+declare -A option=([beam]=5 [lenpen]=1 [nbest]=1 [max-tokens]=8000 [shards]=2 [jobs]=2 [gpus]=0 [machine]=0/1 [task]=translation_nar
   [teacher-bleu]="" [data]="" [teacher]="" [source-lang]="" [target-lang]="" [source-text]="" [target-text]=""
   [output]="")
 while (($#)) && [[ $1 != -- ]]; do
@@ -35,6 +38,11 @@ done
 for name in beam nbest max-tokens shards jobs; do
   [[ ${option[$name]} =~ ^[1-9][0-9]*$ ]] || fail "--$name wants a whole number above 0, not ${option[$name]}"
 done
+[[ ${option[gpus]} =~ ^[0-9]+$ ]] || fail "--gpus wants a whole number, not ${option[gpus]}"
+machine=${option[machine]%/*} machines=${option[machine]#*/}
+if [[ ! ${option[machine]} =~ ^[0-9]+/[1-9][0-9]*$ ]] || ((machine >= machines)); then
+  fail "--machine wants R/N with R from 0 to N - 1, not ${option[machine]}"
+fi
 ((option[nbest] <= option[beam])) || fail "--nbest ${option[nbest]} is more than --beam ${option[beam]}"
 
 # A text may be given with or without its language ending.
@@ -66,7 +74,7 @@ key=$({
 parts=${option[output]}/parts-${key:0:12}
 mkdir -p "$parts"
 if command -v flock >/dev/null; then
-  exec 9<"$parts"
+  exec 9>>"$parts/.lock-$machine"
   flock -n 9 || fail "another call is at work on $parts"
 fi
 
@@ -85,6 +93,7 @@ accept_empty() {
 
 # The shard of a sentence follows from fairseq's own splitting of the batches; ids stay those of the whole set.
 start_shard() {
+  if ((option[gpus])); then export CUDA_VISIBLE_DEVICES=$(($2 % option[gpus])); fi
   fairseq-generate "${option[data]}" --user-dir "$root/nar_plugin" --task "${option[task]}" \
     --source-lang "${option[source-lang]}" --target-lang "${option[target-lang]}" --path "${option[teacher]}" \
     --beam "${option[beam]}" --lenpen "${option[lenpen]}" --nbest "${option[nbest]}" \
@@ -97,7 +106,7 @@ lines=$(wc -l <"$source_text")
 report() { say "$(cat "$parts"/*.part "$parts"/*.txt 2>/dev/null | grep -c '^S-') of $lines lines"; }
 
 todo=()
-for ((i = 0; i < option[shards]; i++)); do
+for ((i = machine; i < option[shards]; i += machines)); do
   if is_whole "$parts/$i.txt"; then say "shard $i: done before"; else todo+=("$i"); fi
 done
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
@@ -105,7 +114,7 @@ trap 'exit 130' INT TERM
 for ((first = 0; first < ${#todo[@]}; first += option[jobs])); do
   now=("${todo[@]:first:option[jobs]}")
   say "shards ${now[*]} of ${option[shards]} begin"
-  for i in "${now[@]}"; do start_shard "$i"; done
+  for i in "${!now[@]}"; do start_shard "${now[i]}" "$i"; done
   for ((seconds = 1; $(jobs -rp | wc -l); seconds++)); do
     sleep 1
     ((seconds % 20)) || report
@@ -119,7 +128,13 @@ for ((first = 0; first < ${#todo[@]}; first += option[jobs])); do
 done
 
 part_files=()
-for ((i = 0; i < option[shards]; i++)); do part_files+=("$parts/$i.txt"); done
+for ((i = 0; i < option[shards]; i++)); do
+  if ! is_whole "$parts/$i.txt"; then
+    say "the shards of this machine are done, shard $i is not: another machine's, or call again"
+    exit 0
+  fi
+  part_files+=("$parts/$i.txt")
+done
 commit=$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
 bleu=()
 [[ -z ${option[teacher-bleu]} ]] || bleu=(--teacher-bleu "${option[teacher-bleu]}")

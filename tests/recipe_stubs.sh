@@ -68,6 +68,7 @@ python() {
     make_corpus.py) for split in train valid test; do
       for lang in en de; do _leave "$(_value_of --out "$@")/$split.$lang"; done
     done && _leave "$(_value_of --out "$@")/corpus.json" ;;
+    extract_text.py | filter_pairs.py) _leave_all --output "$@" && _leave_all --hold-out "$@" ;;
     prepare_text.py) if [[ $2 == learn ]]; then _leave "$(_value_of --codes "$@")"; else _leave "$out"; fi ;;
     collect_distilled.py) _collect "$@" ;;
     training_curve.py) echo "[]" >"$out" ;;
@@ -78,9 +79,19 @@ python() {
   esac
 }
 
+# Every file behind an option.
+_leave_all() {
+  local option=$1 is_behind=''
+  shift
+  for word in "$@"; do
+    if [[ $word == --* ]]; then is_behind=''; elif [[ -n $is_behind && $word == */* ]]; then _leave "$word"; fi
+    if [[ $word == "$option" ]]; then is_behind=1; fi
+  done
+}
+
 _collect() {
   local out
   out=$(_value_of --output "$@")
   [[ -n $out ]] || return 0
-  for file in train.en train.de manifest.json nbest.gz; do _leave "$out/$file"; done
+  for file in train.{en,de,ro} manifest.json nbest.gz; do _leave "$out/$file"; done
 }

@@ -15,16 +15,19 @@ from unittest import mock
 
 import pytest
 from fairseq import options
+from fairseq.models import MODEL_REGISTRY
 
 import benchmark
 import engine
 import nar_plugin  # noqa: F401  (registers what the commands name)
+from nar_plugin.architectures.base import DecodingModel
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = sorted(path for path in ROOT.rglob("README.md") if not {".venv", "out"} & set(path.parts))
 RECIPES = sorted(ROOT.glob("examples/*/run.sh"))
 WHOLE = {"quickstart": ["--all"], "multi30k": ["--retrain"]}
-"""The arguments with which a recipe does everything."""
+"""The arguments with which a recipe does everything; those of WMT and IWSLT do so without any."""
+CORPORA = [recipe for recipe in RECIPES if recipe.parent.name not in WHOLE]
 PARSERS: Dict[str, Callable[[], object]] = {
     "fairseq-preprocess": options.get_preprocessing_parser,
     "fairseq-train": options.get_training_parser,
@@ -70,6 +73,9 @@ def assert_parses(command: List[str]) -> None:
         assert_parses(flags)
     elif program.startswith("scripts/") and program.endswith(".py"):
         assert_script_parses(program, flags)
+
+
+ARCHITECTURES = tuple(name for name, model in MODEL_REGISTRY.items() if issubclass(model, DecodingModel))
 
 
 class Parsed(BaseException):
@@ -123,11 +129,11 @@ def test_a_wrong_flag_in_a_readme_is_found() -> None:
         assert_parses(command)
 
 
-def recorded(recipe: Path, out: Path, *arguments: str) -> List[List[str]]:
-    """What a recipe runs, by a run with stubs in place of the programs."""
+def recorded(recipe: Path, out: Path, *arguments: str, **more: str) -> List[List[str]]:
+    """What a recipe runs, by a run with stubs in place of the programs, under more variables."""
     record = out / "commands"
     stubs = {"BASH_ENV": str(ROOT / "tests" / "recipe_stubs.sh"), "RECORD": str(record)}
-    variables = {**stubs, "OUT": str(out), "CHECKSUMS": os.devnull}
+    variables = {**stubs, "OUT": str(out), "CHECKSUMS": os.devnull, **more}
     done = subprocess.run(
         ["bash", str(recipe), *arguments], env={**os.environ, **variables}, capture_output=True, text=True, timeout=120
     )
@@ -137,7 +143,8 @@ def recorded(recipe: Path, out: Path, *arguments: str) -> List[List[str]]:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
 def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recipe: Path, tmp_path: Path) -> None:
-    commands = recorded(recipe, tmp_path, *WHOLE[recipe.parent.name])
+    whole = WHOLE.get(recipe.parent.name, [])
+    commands = recorded(recipe, tmp_path, *whole)
     programs = [command[0] for command in commands]
     assert {"fairseq-preprocess", "fairseq-train", "fairseq-generate"} <= set(programs)
     for command in commands:
@@ -147,11 +154,43 @@ def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recip
             for flags in [*systems, command[command.index("--teacher") + 1]]:
                 assert shlex.split(flags)[0] == "--train"
                 engine.configuration(["data", *shlex.split(benchmark.system_of("a", flags).flags)])
-    again = recorded(recipe, tmp_path, *WHOLE[recipe.parent.name])[len(commands) :]
-    assert [Path(command[0]).name for command in again] == ["report.py"], "a finished step was done again"
+    if recipe in CORPORA:
+        assert_every_architecture_is_trained(commands, recipe.parent.name)
+    again = recorded(recipe, tmp_path, *whole)[len(commands) :]
+    last = "report.py" if whole else "expected.py"
+    assert [Path(command[0]).name for command in again] == [last], "a finished step was done again"
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
+def assert_every_architecture_is_trained(commands: List[List[str]], size: str) -> None:
+    archs = {command[command.index("--arch") + 1] for command in commands if "--arch" in command}
+    assert {f"{name}_{size}" for name in ARCHITECTURES} <= archs, "a 5_*.sh is missing"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "cluster"), [(CORPORA[0], {"MASTER": "host:29500"}), (CORPORA[-1], {"SLURM_JOB_ID": "1"})]
+)
+def test_a_dry_run_prints_the_commands_for_many_gpus(recipe: Path, cluster: Dict[str, str], tmp_path: Path) -> None:
+    many = {"GPUS": "8", "MACHINES": "2", "PRECISION": "bf16", **cluster}
+    environment = {**os.environ, "DRY_RUN": "1", "OUT": str(tmp_path / "out"), **many}
+    done = subprocess.run(["bash", str(recipe)], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    printed = [shlex.split(line) for line in done.stdout.splitlines() if line.endswith(" ")]
+    commands = [command[command.index("fairseq-train") :] for command in printed if "fairseq-train" in command]
+    assert len(commands) >= 4 and all("--bf16" in command and "--cpu" not in command for command in commands)
+    assert all(
+        command[0] == ("srun" if "SLURM_JOB_ID" in cluster else "torchrun")
+        for command in printed
+        if "--arch" in command
+    )
+    for command in [*commands, *(command for command in printed if "fairseq-train" not in command)]:
+        assert_parses(command)
+    assert not any("find-unused" in word for command in printed for word in command)
+    assert not list(tmp_path.rglob("*.*")), "it did something"
+
+
+@pytest.mark.parametrize(
+    "recipe", [recipe for recipe in RECIPES if recipe not in CORPORA], ids=lambda path: path.parent.name
+)
 def test_a_step_whose_input_was_made_anew_is_done_again(recipe: Path, tmp_path: Path) -> None:
     arguments = WHOLE[recipe.parent.name]
     commands = recorded(recipe, tmp_path, *arguments)

@@ -70,10 +70,11 @@ SIZES: Dict[str, Dict[str, Any]] = {
     "tiny": {"layers": 1, "dim": 32, "hidden": 64, "heads": 2},
     "small": {"layers": 4, "dim": 128, "hidden": 256, "heads": 4},
     "iwslt16_de_en": {"layers": 5, "dim": 278, "hidden": 507, "heads": 2},
+    "iwslt14_de_en": {"layers": 5, "dim": 256, "hidden": 1024, "heads": 4},
     "wmt14_en_de": {"layers": 6, "dim": 512, "hidden": 2048, "heads": 8},
     "wmt16_ro_en": {"layers": 6, "dim": 512, "hidden": 2048, "heads": 8},
 }
-"""Preset sizes. iwslt16_de_en is that of Lee et al. 2018 (released code: 278 / 507, 5 layers, 2 heads)."""
+"""Preset sizes. iwslt16_de_en is that of Lee et al. 2018 (released code), iwslt14_de_en that of Sun & Yang 2020."""
 
 
 def register_presets(model: str, **changes: Dict[str, Any]) -> None:

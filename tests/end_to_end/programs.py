@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ PRELOADED = ["fairseq", "fairseq.tasks", "fairseq.models", "fairseq.criterions",
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the server starts: more threads are far slower
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(PRELOADED + ["fairseq.trainer", "fairseq.options", "hydra", "sacrebleu"])
+_forks.set_forkserver_preload(PRELOADED + ["fairseq.trainer", "fairseq.options", "hydra", "sacrebleu", "sacremoses"])
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,21 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _behave_as_interpreter(module: str, name: str, args: List[str], folder: str, files: Tuple[str, str, str]) -> None:
-    """In the forked process: take over the standard streams, run ``cli_main``, and end as Python ends a program."""
+def _behave_as_interpreter(words: List[str], folder: str, streams: List[str], environment: Dict[str, str]) -> None:
+    """In the forked process: take over the standard streams, run the program, and end as Python ends one."""
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(folder)
-    for number, (path, flags) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)):
+    append = os.O_WRONLY | os.O_APPEND
+    for number, (path, flags) in enumerate(zip(streams, (os.O_RDONLY, append, append), strict=True)):
         os.dup2(os.open(path, flags), number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)
-    sys.argv = [name, *args]
-    if module == "fairseq_cli.train":
-        logging.root.handlers.clear()  # it alone sets up logging before it imports fairseq
+    sys.argv = words
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "scripts")]
     try:
-        importlib.import_module(module).cli_main()
+        _run(words[0])
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             _exit(error.code or 0)
@@ -91,28 +93,44 @@ def _behave_as_interpreter(module: str, name: str, args: List[str], folder: str,
     _exit(0)
 
 
+def _run(name: str) -> None:
+    """A program of fairseq's by its ``cli_main``, or a script."""
+    if not name.startswith("fairseq-"):
+        sys.path.insert(0, str(Path(name).resolve().parent))
+        runpy.run_path(name, run_name="__main__")
+        return
+    module = "fairseq_cli." + name[len("fairseq-") :].replace("-", "_")
+    if module.endswith("train"):
+        logging.root.handlers.clear()  # it alone sets up logging before it imports fairseq
+    importlib.import_module(module).cli_main()
+
+
+def forked(words: List[str], folder: str, streams: List[str], environment: Dict[str, str], seconds: float = 300) -> int:
+    """The exit code of a program, run in a forked process; negative where a signal ended it. Raises TimeoutError."""
+    process = _forks.Process(target=_behave_as_interpreter, args=(words, folder, streams, environment))
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise TimeoutError(f"{words[0]} took more than {seconds} s")
+    assert process.exitcode is not None
+    return process.exitcode
+
+
 def read(path: Path) -> str:
     return path.read_bytes().decode("utf-8", errors="replace")
 
 
 def program(name: str, *args: Any, stdin: bytes = b"", folder: Path = ROOT, seconds: float = 300) -> Outcome:
     """Run ``fairseq-…`` in a forked process to its end."""
-    module = "fairseq_cli." + name[len("fairseq-") :].replace("-", "_")
     with tempfile.TemporaryDirectory() as place:
-        streams = tuple(Path(place, stream) for stream in ("in", "out", "err"))
+        streams = [Path(place, stream) for stream in ("in", "out", "err")]
         for stream in streams:
             stream.write_bytes(stdin if stream.name == "in" else b"")
-        files = tuple(map(str, streams))
-        words = [str(arg) for arg in args]
-        process = _forks.Process(target=_behave_as_interpreter, args=(module, name, words, str(folder), files))
-        process.start()
-        process.join(seconds)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            raise TimeoutError(f"{name} took more than {seconds} s\n{read(streams[2])}")
-        assert process.exitcode is not None
-        return Outcome(process.exitcode, read(streams[1]), read(streams[2]))
+        words = [name, *map(str, args)]
+        code = forked(words, str(folder), [str(stream) for stream in streams], dict(os.environ), seconds)
+        return Outcome(code, read(streams[1]), read(streams[2]))
 
 
 def succeed(name: str, *args: Any, **options: Any) -> Outcome:

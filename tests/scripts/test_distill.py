@@ -28,6 +28,7 @@ fairseq-generate() {
   local rank
   [[ $* =~ --distributed-rank\\ ([0-9]+) ]] && rank=${BASH_REMATCH[1]}
   echo "$rank" >>"$CALLS"
+  echo "$rank on ${CUDA_VISIBLE_DEVICES:-}" >>"$CALLS.gpu"
   if [[ $rank == "${HANG:-}" ]]; then
     head -n 4 "$ANSWERS/$rank.txt"
     echo "$BASHPID" >"$CALLS.pid"
@@ -307,6 +308,22 @@ def test_a_run_that_is_killed_stops_its_teacher_and_goes_on_when_called_again(
     assert_as_real(stubbed, real)
 
 
+def test_machines_share_the_shards_and_the_last_one_puts_them_together(stubbed: Stubbed, real: Path) -> None:
+    shutil.rmtree(stubbed.output)
+    first = stubbed.run("--machine", "1/2")
+    assert first.code == 0 and stubbed.asked() == ["1"]
+    assert "shard 0 is not: another machine's" in first.stdout and not (stubbed.output / "manifest.json").exists()
+    assert stubbed.run("--machine", "0/2").code == 0 and stubbed.asked() == ["0", "2"]
+    assert_as_real(stubbed, real)
+    assert stubbed.run("--machine", "1/2").code == 0 and stubbed.asked() == []
+
+
+def test_shards_that_run_at_once_are_spread_over_the_gpus(stubbed: Stubbed) -> None:
+    shutil.rmtree(stubbed.output)
+    assert stubbed.run("--gpus", 2, "--jobs", 3).code == 0
+    assert sorted(lines(Path(f"{stubbed.calls}.gpu"))) == ["0 on 0", "1 on 1", "2 on 0"]
+
+
 def test_a_shard_that_fails_ends_with_its_reason_in_one_line_and_writes_nothing(stubbed: Stubbed) -> None:
     shutil.rmtree(stubbed.output)
     outcome = stubbed.run(BREAK=1)
@@ -339,6 +356,9 @@ def test_a_second_call_on_the_same_shards_is_refused_while_the_first_is_at_work(
         (["--beam"], "--beam wants a value"),
         (["--shards", "0"], "--shards wants a whole number above 0, not 0"),
         (["--jobs", "two"], "--jobs wants a whole number above 0, not two"),
+        (["--gpus", "all"], "--gpus wants a whole number, not all"),
+        (["--machine", "2/2"], "--machine wants R/N with R from 0 to N - 1, not 2/2"),
+        (["--machine", "1"], "--machine wants R/N with R from 0 to N - 1, not 1"),
         (["--nbest", "4"], "--nbest 4 is more than --beam 3"),
         (["--teacher", ""], "--teacher is missing"),
         (["--teacher", "/absent.pt"], "teacher not found: /absent.pt"),

@@ -247,3 +247,43 @@ def test_the_program_works_as_a_user_starts_it(codes: Path, tmp_path: Path) -> N
     assert (outcome.code, outcome.stderr) == (0, f"{text}: 1 lines\n")
     assert (tmp_path / "new" / "out").read_text().replace("@@ ", "") == "the house\n"
     assert console([sys.executable, SCRIPT, "apply", *flags[2:]]).code == 2
+
+
+def test_tokens_written_first_give_the_same_subwords(run: Callable[..., Ended], codes: Path, tmp_path: Path) -> None:
+    write(tmp_path / "text", mixed_lines(50))
+    assert (
+        run("apply", "--input", tmp_path / "text", "--lang", "en", "--codes", codes, "--output", tmp_path / "a")[0] == 0
+    )
+    assert (
+        run("tokenize", "--input", tmp_path / "text", "--lang", "en", "--output", tmp_path / "t", "--jobs", 2)[0] == 0
+    )
+    tokenized = ("apply", "--tokenized", "--input", tmp_path / "t", "--lang", "en", "--codes", codes, "--jobs", 2)
+    assert run(*tokenized, "--output", tmp_path / "b")[0] == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_codes_learnt_from_tokens_are_those_of_the_text(run: Callable[..., Ended], tmp_path: Path) -> None:
+    write(tmp_path / "text", mixed_lines(50))
+    run("tokenize", "--input", tmp_path / "text", "--lang", "en", "--output", tmp_path / "t")
+    learn = ("learn", "--merges", 20, "--input")
+    assert run(*learn, f"{tmp_path / 'text'}:en", "--codes", tmp_path / "a", "--jobs", 2)[0] == 0
+    assert run(*learn, f"{tmp_path / 't'}:en", "--codes", tmp_path / "b", "--tokenized")[0] == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), "Şi “ Ţara ” ȘI TÂNĂR"),
+        (("--romanian", "comma"), "Și “ Țara ” ȘI TÂNĂR"),
+        (("--romanian", "plain"), "Si “ Tara ” SI TANAR"),
+        (("--romanian", "plain", "--lowercase"), "si “ tara ” si tanar"),
+        (("--normalize-punctuation",), "Şi &quot; Ţara &quot; ȘI TÂNĂR"),
+    ],
+)
+def test_what_some_papers_did_to_a_text(
+    flags: Tuple[str, ...], expected: str, run: Callable[..., Ended], tmp_path: Path
+) -> None:
+    write(tmp_path / "text", ["Şi “Ţara” ȘI TÂNĂR"])
+    assert run("tokenize", "--input", tmp_path / "text", "--lang", "ro", "--output", tmp_path / "t", *flags)[0] == 0
+    assert (tmp_path / "t").read_text(encoding="utf-8") == expected + "\n"

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import threading
+import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Tuple
@@ -287,8 +288,39 @@ def test_a_file_is_fetched_whole(known: str, bash: Bash, server: Any, tmp_path: 
     (folder / "text.gz").write_bytes(TEXT)
     outcome = fetch(bash, known, f"{url}/text.gz")
     assert outcome.code == 0, outcome.stderr
-    assert [path.name for path in (tmp_path / "got").iterdir()] == ["text.gz"]
+    assert {path.name for path in (tmp_path / "got").iterdir()} == {"text.gz", "sha256sums"}
     assert (tmp_path / "got" / "text.gz").read_bytes() == TEXT
+    assert (tmp_path / "got" / "sha256sums").read_text() == f"{SUM}  text.gz\n"
+
+
+@pytest.mark.parametrize("known", ["-", SUM])
+def test_a_file_that_changed_since_it_was_first_fetched_is_refused(
+    known: str, bash: Bash, server: Any, tmp_path: Path
+) -> None:
+    url, folder, _ = server
+    (folder / "text.gz").write_bytes(TEXT)
+    assert fetch(bash, "-", f"{url}/text.gz").code == 0
+    (folder / "text.gz").write_bytes(gzip.compress(b"another text"))
+    outcome = fetch(bash, known, f"{url}/text.gz")
+    assert outcome.code == 2 and "has another checksum than the one recorded" in outcome.stderr
+    assert (tmp_path / "got" / "text.gz").read_bytes() == TEXT
+
+
+def test_an_md5_serves_as_well(bash: Bash, server: Any, tmp_path: Path) -> None:
+    url, folder, _ = server
+    (folder / "text.gz").write_bytes(TEXT)
+    assert fetch(bash, "0" * 32, f"{url}/text.gz").code == 2
+    assert fetch(bash, hashlib.md5(TEXT).hexdigest(), f"{url}/text.gz").code == 0
+
+
+@pytest.mark.parametrize("bytes_lost", [0, 10])
+def test_a_zip_file_is_an_archive_to_its_end(bytes_lost: int, bash: Bash, server: Any, tmp_path: Path) -> None:
+    url, folder, _ = server
+    with zipfile.ZipFile(folder / "text.gz", "w") as archive:
+        archive.writestr("text", "a house\n" * 100)
+    content = (folder / "text.gz").read_bytes()
+    (folder / "text.gz").write_bytes(content[: len(content) - bytes_lost])
+    assert fetch(bash, "-", f"{url}/text.gz").code == (2 if bytes_lost else 0)
 
 
 @pytest.mark.parametrize("begun", [TEXT[:100], TEXT, PAGE])
@@ -324,9 +356,9 @@ def test_what_came_before_the_network_failed_is_kept(bash: Bash, tmp_path: Path)
 @pytest.mark.parametrize(
     ("served", "known", "complaint"),
     [
-        (PAGE, "-", "is an HTML page, not a gzip file"),
-        (TEXT[:-20], "-", "is no gzip file, or cut short"),
-        (b"", "-", "is no gzip file, or cut short"),
+        (PAGE, "-", "is an HTML page, not an archive"),
+        (TEXT[:-20], "-", "is no gzip or zip file, or cut short"),
+        (b"", "-", "is no gzip or zip file, or cut short"),
         (TEXT, "0" * 64, "has another checksum than the one recorded"),
     ],
 )
@@ -549,3 +581,26 @@ def test_all_that_a_training_says_is_in_its_log_and_its_reports_are_shown(bash: 
     outcome = bash("train tiny bin --lr 1", STUBS + talking)
     assert (trained / "logs" / "tiny.log").read_text() == "\n".join(REPORTS.split("\n")[:3]) + "\n"
     assert re.findall(r"\[tiny\] (\w+)", outcome.stdout) == ["update", "validated"]
+
+
+def test_an_input_that_its_step_did_not_end_is_refused(bash: Bash, tmp_path: Path) -> None:
+    broken = "make() { echo half >made; false; }\nstep make to made -- make"
+    use = "step use from made to used -- eval 'cat made >used'"
+    assert bash(broken).code != 0 and (tmp_path / "made").exists()
+    outcome = bash(use)
+    assert outcome.code == 2 and not (tmp_path / "used").exists()
+    assert outcome.stderr == "recipe.sh: step use needs made, which is not whole: run the step before it again\n"
+    whole = "make() { echo whole >made; }\nstep make to made -- make"
+    assert bash(whole).code == 0 and bash(use).code == 0 and (tmp_path / "used").read_text() == "whole\n"
+    (tmp_path / "made").write_text("who")
+    assert bash(use).code == 2, "it was cut after its step had ended"
+    (tmp_path / "made").write_text("a file that nobody's step made")
+    (tmp_path / ".stamps" / "make").unlink()
+    assert bash(use).code == 0
+
+
+def test_a_dry_run_prints_the_commands_and_does_nothing(bash: Bash, tmp_path: Path) -> None:
+    step = "make() { run echo 'two words' x; }\nstep make from absent to made -- make"
+    outcome = bash(step, "DRY_RUN=1")
+    assert outcome.code == 0 and outcome.stdout == "\n== make\necho two\\ words x \n"
+    assert not (tmp_path / ".stamps").exists()

@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+# The seven steps of the recipes for WMT and IWSLT; examples/README.md says how they are used. The recipe.sh of a folder sets
+# what is its own and sources this file:
+#   HERE                  that folder; outputs go to $OUT (HERE/out)
+#   SOURCE TARGET SIZE    languages; the end of its presets' names, <arch>_$SIZE
+#   ARCHIVES              "FILE URL...": what is downloaded; checksums are in HERE/checksums
+#   TEXTS                 "SPLIT FILE MEMBER FILE MEMBER": where source and target of train, valid, test stand
+#   TITLES                1: titles and descriptions of talks are text
+#   TOKENIZE              flags of prepare_text.py tokenize
+#   LONGEST RATIO         training pairs beyond so many tokens, or so unlike in length, are left out
+#   HOLD_OUT              if set, every so manyth training pair is the valid set, and TEXTS has none
+#   MERGES SEPARATE       BPE merges; 1: codes and dictionary of each side by itself
+#   SEARCH                the teacher's beam, to distil and to score
+#   SCORE                 flags of expected.py
+# 3_teacher.sh and each 5_<method>.sh, one a method, set what a training is, after they have sourced recipe.sh:
+#   METHOD FLAGS          its name, and fairseq-train's flags
+#   TOKENS UPDATES BEST   target tokens an update, updates, checkpoints averaged, the best by BLEU
+#   DECODES               "ID FLAGS...": each way that its model decodes
+# shellcheck disable=SC2034,SC2153,SC2154,SC1091  # variables for lib.sh; variables from recipe.sh
+BEGUN_IN=$PWD
+OUT=${OUT:-$HERE/out}
+JOBS=${JOBS:-$(nproc)}
+GPUS=${GPUS:-$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)}
+if ((GPUS > 0)); then GPU=1; fi
+# shellcheck source=examples/lib.sh
+source "$HERE/../lib.sh"
+RAW=$OUT/raw TOKENIZED=$OUT/tokenized KEPT=$OUT/kept BPE=$OUT/bpe MODELS=$OUT/models DOWNLOAD=$OUT/download
+PAIR=$SOURCE-$TARGET
+CHECKSUMS=${CHECKSUMS:-$HERE/checksums}
+SEPARATE=${SEPARATE:-}
+
+# begin FILE FUNCTION ARGUMENT...: the function, where FILE was called and not sourced
+begin() {
+  local file=$1 function=$2
+  shift 2
+  [[ $file == "$0" ]] || return 0
+  if [[ ${1:-} == --offline ]]; then
+    (($# > 1)) || fail "$1 wants a folder"
+    OFFLINE=$(cd "$BEGUN_IN" && realpath "$2")
+    shift 2
+  fi
+  if [[ $function != decode ]] && (($#)); then fail "unknown option $1; there is --offline DIR"; fi
+  "$function" "$@"
+}
+
+# both STEM: the files of both sides, in $BOTH
+both() { BOTH=("$1.$SOURCE" "$1.$TARGET"); }
+
+# Splits that come from archives.
+splits() { printf '%s\n' "${TEXTS[@]}" | cut -d ' ' -f 1 | grep -v "${HOLD_OUT:+valid}${HOLD_OUT:-^$}" | sort -u; }
+
+download() {
+  local archive words sum mirrors
+  for archive in "${ARCHIVES[@]}"; do
+    read -ra words <<<"$archive"
+    read -ra mirrors <<<"${MIRRORS:-}"
+    sum=$(awk -v name="${words[0]}" '$2 == name { print $1 }' "$CHECKSUMS")
+    SEAL=${OFFLINE:-} step "1-download-${words[0]}" to "$DOWNLOAD/${words[0]}" -- \
+      fetch "$DOWNLOAD/${words[0]}" "${sum:--}" "${mirrors[@]/%//${words[0]}}" "${words[@]:1}"
+  done
+}
+
+extract() {
+  local split=$1 text words from=()
+  for text in "${TEXTS[@]}"; do
+    read -ra words <<<"$text"
+    if [[ ${words[0]} == "$split" ]]; then from+=(--from "$DOWNLOAD/${words[1]}" "${words[2]}" "$DOWNLOAD/${words[3]}" "${words[4]}"); fi
+  done
+  both "$RAW/$split"
+  run python scripts/extract_text.py "${from[@]}" ${TITLES:+--titles} --output "${BOTH[@]}"
+}
+
+tokenize() {
+  local split=$1 lang
+  for lang in "$SOURCE" "$TARGET"; do
+    run python scripts/prepare_text.py tokenize --input "$RAW/$split.$lang" --lang "$lang" --jobs "$JOBS" "${TOKENIZE[@]}" \
+      --output "$TOKENIZED/$split.$lang"
+  done
+}
+
+keep() {
+  local held=()
+  both "$TOKENIZED/valid"
+  if [[ -n ${HOLD_OUT:-} ]]; then held=(--hold-out "$HOLD_OUT" "${BOTH[@]}"); fi
+  run python scripts/filter_pairs.py --input "$TOKENIZED/train.$SOURCE" "$TOKENIZED/train.$TARGET" \
+    --output "$KEPT/train.$SOURCE" "$KEPT/train.$TARGET" --longest "$LONGEST" --ratio "$RATIO" "${held[@]}"
+}
+
+learn_bpe() {
+  local lang learn=(python scripts/prepare_text.py learn --tokenized --merges "$MERGES")
+  export TQDM_DISABLE=1
+  if [[ -z $SEPARATE ]]; then
+    run "${learn[@]}" --input "$KEPT/train.$SOURCE:$SOURCE" "$KEPT/train.$TARGET:$TARGET" --codes "$OUT/codes.$SOURCE"
+    run cp "$OUT/codes.$SOURCE" "$OUT/codes.$TARGET"
+  else
+    for lang in "$SOURCE" "$TARGET"; do
+      run "${learn[@]}" --input "$KEPT/train.$lang:$lang" --codes "$OUT/codes.$lang"
+    done
+  fi
+}
+
+apply_bpe() {
+  local split lang text=$KEPT
+  for split in train valid test; do
+    for lang in "$SOURCE" "$TARGET"; do
+      run python scripts/prepare_text.py apply --tokenized --input "$text/$split.$lang" --lang "$lang" --jobs "$JOBS" \
+        --codes "$OUT/codes.$lang" --output "$BPE/$split.$lang"
+    done
+    text=$TOKENIZED
+  done
+}
+
+prepare() {
+  local split kept codes archives=("${ARCHIVES[@]%% *}") tokenized=() bpe=() BOTH
+  archives=("${archives[@]/#/$DOWNLOAD/}")
+  for split in $(splits); do
+    both "$RAW/$split"
+    local raw=("${BOTH[@]}")
+    SEAL="${TEXTS[*]} ${TITLES:-}" step "2-extract-$split" from "${archives[@]}" to "${raw[@]}" -- extract "$split"
+    both "$TOKENIZED/$split"
+    SEAL=${TOKENIZE[*]} step "2-tokenize-$split" from "${raw[@]}" to "${BOTH[@]}" -- tokenize "$split"
+    tokenized+=("${BOTH[@]}")
+  done
+  both "$KEPT/train" && kept=("${BOTH[@]}")
+  both "$OUT/codes" && codes=("${BOTH[@]}")
+  for split in train valid test; do both "$BPE/$split" && bpe+=("${BOTH[@]}"); done
+  both "$TOKENIZED/valid"
+  if [[ -n ${HOLD_OUT:-} ]]; then kept+=("${BOTH[@]}"); fi
+  SEAL="$LONGEST $RATIO ${HOLD_OUT:-}" step 2-filter from "$TOKENIZED/train.$SOURCE" "$TOKENIZED/train.$TARGET" \
+    to "${kept[@]}" -- keep
+  SEAL="$MERGES $SEPARATE" step 2-learn-bpe from "$KEPT/train.$SOURCE" "$KEPT/train.$TARGET" to "${codes[@]}" -- learn_bpe
+  step 2-apply-bpe from "${kept[@]}" "${tokenized[@]}" "${codes[@]}" to "${bpe[@]}" -- apply_bpe
+  SEAL=$SEPARATE step 2-binarise from "${bpe[@]}" to "$OUT/bin/dict.$TARGET.txt" "$OUT/bin/train.$PAIR.$TARGET.bin" -- \
+    binarise "$OUT/bin" --trainpref "$BPE/train" --validpref "$BPE/valid" --testpref "$BPE/test"
+}
+
+# A teacher of the size of <arch>_tiny, to try a recipe in minutes.
+TINY=()
+if [[ $SIZE == tiny ]]; then
+  TINY=(--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 32 --decoder-embed-dim 32 --encoder-ffn-embed-dim 64
+    --decoder-ffn-embed-dim 64 --encoder-attention-heads 2 --decoder-attention-heads 2)
+fi
+
+# What all trainings share. BLEU of the valid set is of detokenised text and chooses checkpoints.
+COMMON=(--task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --seed "${SEED:-1}"
+  --optimizer adam --log-interval 100 --eval-bleu --eval-bleu-remove-bpe --eval-bleu-detok moses
+  --best-checkpoint-metric bleu --maximize-best-checkpoint-metric --no-epoch-checkpoints)
+if [[ -z $SEPARATE ]]; then COMMON+=(--share-all-embeddings); fi
+HALF=() # of fairseq-generate, which knows no bfloat16
+case ${PRECISION:=fp16} in
+  fp16 | bf16) if ((GPUS > 0)); then COMMON+=("--$PRECISION") HALF=(--fp16); fi ;;
+  fp32) ;;
+  *) fail "PRECISION is fp16, bf16 or fp32, not $PRECISION" ;;
+esac
+
+# Several machines: by srun within a job of SLURM, else by torchrun, with the first machine's address in MASTER.
+if ((MACHINES > 1)); then
+  if [[ -n ${SLURM_JOB_ID:-} && -z ${MASTER:-} ]]; then
+    TRAINER=(srun --nodes "$MACHINES" --ntasks-per-node 1 fairseq-train)
+    COMMON+=(--distributed-port "${PORT:-29500}")
+  else
+    [[ ${MASTER:-} == *:* ]] || fail "MACHINES=$MACHINES wants MASTER=HOST:PORT, or a job of SLURM"
+    ((GPUS > 0)) || fail "MACHINES=$MACHINES wants GPUs: fairseq does not start with torchrun on CPUs"
+    TRAINER=(torchrun --nnodes "$MACHINES" --node-rank "$MACHINE" --nproc-per-node "$GPUS" --master-addr "${MASTER%:*}"
+      --master-port "${MASTER#*:}" --no-python fairseq-train)
+  fi
+fi
+
+# batch: in $BATCH, flags for about $TOKENS tokens an update: no more than $MAX_TOKENS at once of each process of each
+# machine, as often as it takes.
+batch() {
+  local processes=$(((GPUS > 0 ? GPUS : 1) * MACHINES)) most=${MAX_TOKENS:-8192} at_once times
+  [[ $most =~ ^[1-9][0-9]*$ && $TOKENS =~ ^[1-9][0-9]*$ ]] || fail "MAX_TOKENS and TOKENS want whole numbers above 0"
+  times=$(((TOKENS + processes * most - 1) / (processes * most)))
+  at_once=$((TOKENS / (processes * times)))
+  BATCH=(--max-tokens "$at_once" --update-freq "$times")
+  echo "an update of $((processes * at_once * times)) tokens ($TOKENS asked): $processes processes x $at_once x $times"
+}
+
+# fit NAME DATA: the training that the variables say
+fit() {
+  local BATCH
+  batch
+  train "$1" "$2" "${COMMON[@]}" "${BATCH[@]}" --max-update "$UPDATES" --keep-best-checkpoints "$BEST" "${FLAGS[@]}"
+}
+
+# The training of 3_teacher.sh or a 5_<method>.sh: on distilled data, with DATA=raw (and the teacher) on human translations.
+learn() {
+  local name=$METHOD data=$OUT/bin-distilled
+  if [[ $METHOD == teacher || ${DATA:-distilled} == raw ]]; then data=$OUT/bin; fi
+  if [[ $METHOD != teacher && ${DATA:-distilled} == raw ]]; then name+=-raw; fi
+  SEAL="${COMMON[*]} ${FLAGS[*]} $TOKENS $UPDATES $BEST" step "${0##*/}${name#"$METHOD"}" \
+    from "$data/train.$PAIR.$TARGET.bin" to "$MODELS/$name.pt" -- fit "$name" "$data"
+}
+
+# The shards of all machines; the one that ends last puts them together.
+distil_all() {
+  local shards=()
+  if ((GPUS > 0)); then shards=(--gpus "$GPUS" --jobs "$GPUS" --shards "$((4 * GPUS * MACHINES))"); fi
+  distil "$OUT/distilled" "${SEARCH[@]}" "${shards[@]}" --machine "$MACHINE/$MACHINES" -- "${DEVICE[@]}" \
+    "${HALF[@]}"
+  [[ -n ${DRY_RUN:-} || -e $OUT/distilled/manifest.json ]] || ((MACHINE > 0)) ||
+    fail "shards of other machines are missing: call this again when they are done"
+}
+
+distil_and_binarise() {
+  local dictionaries=(--srcdict "$OUT/bin/dict.$SOURCE.txt") BOTH
+  if [[ -n $SEPARATE ]]; then dictionaries+=(--tgtdict "$OUT/bin/dict.$TARGET.txt"); fi
+  both "$OUT/distilled/train"
+  SEAL=${SEARCH[*]} step 4-distil from "$MODELS/teacher.pt" "$BPE/train.$SOURCE" "$BPE/train.$TARGET" \
+    to "${BOTH[@]}" "$OUT/distilled/manifest.json" -- distil_all
+  if ((MACHINE > 0)); then return; fi
+  SEAL=$SEPARATE step 4-binarise from "${BOTH[@]}" "$OUT/distilled/manifest.json" \
+    to "$OUT/bin-distilled/train.$PAIR.$TARGET.bin" -- binarise "$OUT/bin-distilled" --trainpref "$OUT/distilled/train" \
+    --validpref "$BPE/valid" --testpref "$BPE/test" "${dictionaries[@]}"
+}
+
+# hypothesize ID MODEL FLAGS...: as many hypotheses as sources
+hypothesize() {
+  local id=$1 model=$2 log=$OUT/logs/$1.decode.log hypotheses=$OUT/hypotheses/$1.txt
+  local command=(fairseq-generate "$OUT/bin" "${DECODE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --gen-subset test
+    --path "$model" --batch-size "${DECODE_BATCH:-50}" --tokenizer moses --bpe subword_nmt --bpe-codes "$OUT/codes.$SOURCE"
+    "${@:3}")
+  if [[ -n ${DRY_RUN:-} ]]; then
+    run "${command[@]}"
+    return
+  fi
+  mkdir -p "$OUT/hypotheses" "$OUT/logs"
+  "${command[@]}" 2>"$log" | grep '^D-' | sort -V | cut -f 3- >"$hypotheses.part" || fail "fairseq-generate failed; see $log"
+  (($(wc -l <"$hypotheses.part") == $(wc -l <"$RAW/test.$TARGET"))) || fail "hypotheses are missing; see $hypotheses.part"
+  mv "$hypotheses.part" "$hypotheses"
+}
+
+# decode_model NAME SUFFIX ID...: every way of $DECODES, or those of them that are asked for; a model that was not trained is
+# passed over
+decode_model() {
+  local decode words id asked=" ${*:3} "
+  if [[ -z ${DRY_RUN:-} && ! -e $MODELS/$1.pt ]]; then
+    echo "== $1: not trained, left out"
+    return
+  fi
+  for decode in "${DECODES[@]}"; do
+    read -ra words <<<"$decode"
+    id=${words[0]}$2
+    if (($# > 2)) && [[ $asked != *" $id "* ]]; then continue; fi
+    step "6-decode-$id" from "$MODELS/$1.pt" "$OUT/bin/dict.$TARGET.txt" "$RAW/test.$TARGET" to "$OUT/hypotheses/$id.txt" -- \
+      hypothesize "$id" "$MODELS/$1.pt" "${words[@]:1}"
+  done
+}
+
+# decode [ID...]
+decode() {
+  local file
+  for file in "$HERE"/3_teacher.sh "$HERE"/5_*.sh; do
+    # shellcheck source=examples/wmt14_en_de/5_mask_predict.sh
+    source "$file"
+    decode_model "$METHOD" "" "$@"
+    if [[ $METHOD != teacher && -e $MODELS/$METHOD-raw.pt ]]; then decode_model "$METHOD-raw" -raw "$@"; fi
+  done
+}
+
+score() {
+  run python scripts/expected.py "$HERE/expected.json" --reference "$RAW/test.$TARGET" --hypotheses "$OUT/hypotheses" \
+    "${SCORE[@]}" --output "$OUT/scores.json"
+}

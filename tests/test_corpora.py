@@ -1,0 +1,282 @@
+"""The recipes for WMT and IWSLT, from archives as they are served to a scored table: real programs, tiny models."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import threading
+import zipfile
+from functools import partial
+from html import escape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import pytest
+
+from tests.conftest import toy_pairs
+from tests.end_to_end.programs import ROOT, Outcome
+from tests.end_to_end.warm import warm_programs
+
+Pairs = List[Tuple[str, str]]
+Members = Dict[str, bytes]
+RECIPES = ("iwslt16_de_en", "iwslt14_de_en", "wmt14_en_de", "wmt16_ro_en")
+METHODS = sorted(path.stem[2:] for path in (ROOT / "examples" / "wmt14_en_de").glob("5_*.sh"))
+SMALL = {
+    **{"SIZE": "tiny", "UPDATES": "30", "TOKENS": "1000", "MAX_TOKENS": "500", "BEST": "1", "MERGES": "60"},
+    **{"GPUS": "0", "JOBS": "1", "CHECKSUMS": os.devnull, "OMP_NUM_THREADS": "1"},
+}
+"""A recipe in seconds: variables that its users have too."""
+
+
+def lines(texts: List[str]) -> bytes:
+    return "".join(text + "\n" for text in texts).encode()
+
+
+def sides(pairs: Pairs) -> Tuple[List[str], List[str]]:
+    return [source for source, _ in pairs], [target for _, target in pairs]
+
+
+def sgm(texts: List[str]) -> bytes:
+    """A test set of WMT."""
+    segments = "".join(f'<seg id="{i}">{escape(text)}</seg>\n' for i, text in enumerate(texts, 1))
+    return (
+        f'<srcset setid="newstest" srclang="any">\n<doc docid="a">\n<p>\n{segments}</p>\n</doc>\n</srcset>\n'.encode()
+    )
+
+
+def xml(texts: List[str]) -> bytes:
+    """A test set of IWSLT."""
+    segments = "".join(f'<seg id="{i}"> {escape(text)} </seg>\n' for i, text in enumerate(texts, 1))
+    talk = f"<url>http://www.ted.com/talks/x</url>\n<title>A talk</title>\n{segments}"
+    return f'<?xml version="1.0"?>\n<mteval>\n<srcset>\n<doc>\n{talk}</doc>\n</srcset>\n</mteval>'.encode()
+
+
+def tagged(texts: List[str]) -> bytes:
+    """A training text of IWSLT: talks, each with its tags."""
+    tags = ["<url>http://www.ted.com/talks/x</url>", "<keywords>talks, house</keywords>", "<speaker>A. B.</speaker>"]
+    titles = ["<title>bana deret</title>", "<description>TED Talk: bana deret</description>"]
+    return lines(
+        [*tags, "<talkid>1</talkid>", *titles, *texts[: len(texts) // 2], *tags, *titles, *texts[len(texts) // 2 :]]
+    )
+
+
+def tgz(members: Members) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name, text in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    return content.getvalue()
+
+
+def zipped(members: Members) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return content.getvalue()
+
+
+def plain_pairs(count: int, seed: int) -> Pairs:
+    """Toy pairs without hyphens, at which Moses parts words."""
+    return [(source, target.replace("-", "")) for source, target in toy_pairs(count, seed)]
+
+
+def iwslt(year: str, sets: List[str], train: Pairs, test: Pairs) -> Members:
+    members: Members = {}
+    for lang, text, tested in zip(("de", "en"), sides(train), sides(test)):
+        members[f"de-en/train.tags.de-en.{lang}"] = tagged(text)
+        members |= {f"de-en/IWSLT{year}.{name}.de-en.{lang}.xml": xml(tested) for name in sets}
+    return members
+
+
+def archives(recipe: str) -> Members:
+    """The files that a recipe downloads, as their publishers pack them: 230 toy pairs, 20 of each test set."""
+    train, test = plain_pairs(230, 1), plain_pairs(20, 2)
+    if recipe == "iwslt16_de_en":
+        inner = tgz(iwslt("16", ["TED.tst2013", "TED.tst2014"], train, test))
+        return {"2016-01.tgz": tgz({"2016-01/texts/de/en/de-en.tgz": inner, "2016-01/README": b"of the campaign\n"})}
+    if recipe == "iwslt14_de_en":
+        sets = ["TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012"]
+        return {"de-en.tgz": tgz(iwslt("14", sets, train, test))}
+    (source, target), (tested, answers) = sides(train), sides(test)
+    if recipe == "wmt16_ro_en":
+        europarl = {
+            f"training-parallel-ep-v8/europarl-v8.ro-en.{lang}": text
+            for lang, text in (("ro", lines(source[:150])), ("en", lines(target[:150])))
+        }
+        setimes = {
+            "SETIMES.en-ro.ro": lines(source[150:]),
+            "SETIMES.en-ro.en": lines(target[150:]),
+            "README": b"of it\n",
+        }
+        sets = {
+            f"{folder}/{name}-roen-{side}.sgm": sgm(text)
+            for folder, name in (("dev", "newsdev2016"), ("test", "newstest2016"))
+            for side, text in (("src.ro", tested), ("ref.en", answers))
+        }
+        return {
+            "training-parallel-ep-v8.tgz": tgz(europarl),
+            "setimes.zip": zipped(setimes),
+            "wmt16-dev.tgz": tgz(sets),
+            "wmt16-test.tgz": tgz(sets),
+        }
+
+    def both(stem: str, first: int, last: int) -> Members:
+        return {f"{stem}.de-en.en": lines(source[first:last]), f"{stem}.de-en.de": lines(target[first:last])}
+
+    return {
+        "training-parallel-europarl-v7.tgz": tgz(
+            {**both("training/europarl-v7", 0, 100), "training/europarl-v7.fr-en.fr": b"x\n"}
+        ),
+        "training-parallel-commoncrawl.tgz": tgz(both("commoncrawl", 100, 150)),
+        "training-parallel-nc-v9.tgz": tgz(both("training/news-commentary-v9", 150, 230)),
+        "wmt13-test.tgz": tgz(
+            {"test/newstest2013-src.en.sgm": sgm(tested), "test/newstest2013-src.de.sgm": sgm(answers)}
+        ),
+        "test-full.tgz": tgz(
+            {
+                "test-full/newstest2014-deen-src.en.sgm": sgm(tested),
+                "test-full/newstest2014-deen-ref.de.sgm": sgm(answers),
+            }
+        ),
+    }
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Callable[[str], Path]:
+    """The folder of a recipe's archives."""
+
+    def make(recipe: str) -> Path:
+        folder = tmp_path / "archives"
+        folder.mkdir()
+        for name, content in archives(recipe).items():
+            (folder / name).write_bytes(content)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Runs a step of a recipe in small, its outputs in the test's folder."""
+    with warm_programs(tmp_path) as warm:
+
+        def step(recipe: str, name: str, *arguments: Any, **variables: str) -> Outcome:
+            environment = {**os.environ, **SMALL, **warm, "OUT": str(tmp_path / "out"), **variables}
+            done = subprocess.run(
+                ["bash", f"examples/{recipe}/{name}.sh", *map(str, arguments)],
+                capture_output=True,
+                text=True,
+                timeout=300,
+                cwd=ROOT,
+                env=environment,
+            )
+            return Outcome(done.returncode, done.stdout, done.stderr)
+
+        yield step
+
+
+def succeed(outcome: Outcome) -> Outcome:
+    assert outcome.code == 0, outcome.stdout[-2000:] + outcome.stderr[-2000:]
+    return outcome
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_goes_from_archives_to_a_score(recipe: str, run: Run, shelf: Any, tmp_path: Path) -> None:
+    methods = METHODS if recipe == "wmt14_en_de" else ["iterative_refinement", "mask_predict"]
+    succeed(run(recipe, "1_download", "--offline", shelf(recipe)))
+    prepared = succeed(run(recipe, "2_prepare"))
+    train = 234 if recipe == "iwslt14_de_en" else 230  # with the titles and descriptions of two talks
+    assert f"{train} lines" in prepared.stderr and "of 23" in prepared.stderr and "Dictionary:" in prepared.stdout
+    for step in ("3_teacher", "4_distil", *(f"5_{method}" for method in methods)):
+        succeed(run(recipe, step))
+    ids = ("ar-greedy", "ar-deep-shallow", "cmlm-t1", "lee-adaptive")
+    decoded = succeed(run(recipe, "6_decode", *ids))
+    left_out = {line for line in decoded.stdout.splitlines() if "left out" in line}
+    assert left_out == {f"== {method}: not trained, left out" for method in METHODS if method not in methods}
+    scored = succeed(run(recipe, "7_score"))
+    rows = {row["id"]: row for row in json.loads((tmp_path / "out" / "scores.json").read_text())["rows"]}
+    sentences = 100 if recipe == "iwslt14_de_en" else 20
+    for name in ids if "deep_shallow" in methods else (ids[0], *ids[2:]):
+        assert rows[name]["sentences"] == sentences and 0 <= rows[name]["bleu"] <= 100
+    assert "lee-adaptive" in scored.stdout and "sacreBLEU: BLEU|" in scored.stdout
+    again = succeed(run(recipe, "2_prepare"))
+    assert {line.split(": ")[1] for line in again.stdout.splitlines() if line} == {"done before"}
+
+
+@pytest.fixture
+def mirror(shelf: Any) -> Iterator[Callable[[str], str]]:
+    """The address of a server of a recipe's archives on this machine."""
+    servers: List[ThreadingHTTPServer] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    def serve(recipe: str) -> str:
+        handler = partial(Handler, directory=str(shelf(recipe)))
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_download_takes_the_first_mirror_that_lives(recipe: str, run: Run, mirror: Any, tmp_path: Path) -> None:
+    address = mirror(recipe)
+    succeed(run(recipe, "1_download", MIRRORS=f"http://127.0.0.1:9 {address}"))
+    got = {path.name: path.read_bytes() for path in (tmp_path / "out" / "download").iterdir()}
+    assert len(got.pop("sha256sums").splitlines()) == len(got)
+    assert got.keys() == archives(recipe).keys()
+    assert all(got[name] == (tmp_path / "archives" / name).read_bytes() for name in got)
+
+
+BROKEN = {
+    "a page": (lambda content: b"<!DOCTYPE html>Quota exceeded", "is an HTML page"),
+    "cut short": (lambda content: content[:-50], "cut short"),
+    "another file": (lambda content: content, "has another checksum than the one recorded"),
+}
+
+
+@pytest.mark.parametrize("road", ["offline", "http"])
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_archive_is_refused_and_the_next_mirror_asked(
+    kind: str, road: str, run: Run, shelf: Any, mirror: Any, tmp_path: Path
+) -> None:
+    harm, complaint = BROKEN[kind]
+    checksums = tmp_path / "checksums"
+    checksums.write_text(f"{'0' * 32}  2016-01.tgz\n" if kind == "another file" else "")
+    address = mirror("iwslt16_de_en")
+    archive = tmp_path / "archives" / "2016-01.tgz"
+    whole = archive.read_bytes()
+    archive.write_bytes(harm(whole))
+    variables = {"CHECKSUMS": str(checksums), "PATH": without_network(tmp_path)}
+    if road == "offline":
+        outcome = run("iwslt16_de_en", "1_download", "--offline", tmp_path / "archives", **variables)
+    else:
+        outcome = run("iwslt16_de_en", "1_download", MIRRORS=address, **variables)
+    assert outcome.code == 2 and complaint in outcome.stderr and not (tmp_path / "out/download/2016-01.tgz").exists()
+    assert run("iwslt16_de_en", "2_prepare").stderr.endswith("2016-01.tgz: run the steps before it\n")
+    archive.write_bytes(whole)
+    succeed(run("iwslt16_de_en", "1_download", MIRRORS=address))
+
+
+def without_network(folder: Path) -> str:
+    """A PATH on which curl reaches this machine alone: a test must not wait for the world."""
+    curl = folder / "bin" / "curl"
+    curl.parent.mkdir()
+    real = shutil.which("curl")
+    curl.write_text(f'#!/bin/bash\n[[ "$*" == *127.0.0.1* ]] && exec {real} "$@"\nexit 6\n')
+    curl.chmod(0o755)
+    return f"{curl.parent}:{os.environ['PATH']}"
