@@ -6,6 +6,8 @@ What is broken in the host today and mended here, once, by ``apply`` (called whe
   tensors. Checkpoints of fairseq hold a few harmless types more; these and no others are allowed. A checkpoint that
   holds anything else is refused and none of its code runs, on every torch.
 * A missing, cut or foreign checkpoint ends in a traceback. Here it ends in one line.
+* ``fairseq-hydra-train`` fills in a model's defaults and never asks its preset: ``_name: mask_predict_small`` in a
+  configuration was a model of base size.
 * ``fairseq-interactive`` dies on a byte that is not UTF-8 and takes a carriage return within a line for a line's end.
 """
 
@@ -23,7 +25,9 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, models
+from fairseq.dataclass import utils as dataclass_utils
 from fairseq.distributed import utils as distributed_utils
+from omegaconf import OmegaConf, open_dict
 
 from .methods.contract import UsageError
 
@@ -148,6 +152,24 @@ def _trusting_broadcast(broadcast: Callable[..., Any]) -> Callable[..., Any]:
     return _broadcast_object_slow
 
 
+def _preset_before_defaults(merge: Callable[..., Any]) -> Callable[..., Any]:
+    """What a configuration leaves out of a model of ours is the preset's first, then the dataclass's."""
+
+    @functools.wraps(merge)
+    def merge_with_parent(dc: Any, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        name = cfg.get("_name")
+        if hasattr(registered_model(name), "decode_flags") and name in models.ARCH_CONFIG_REGISTRY:
+            given: Any = OmegaConf.to_container(cfg)
+            filled = argparse.Namespace(**given)
+            models.ARCH_CONFIG_REGISTRY[name](filled)
+            with open_dict(cfg):
+                for key in vars(filled).keys() - cfg.keys():
+                    cfg[key] = getattr(filled, key)
+        return merge(dc, cfg, *args, **kwargs)
+
+    return merge_with_parent
+
+
 def tolerate_bad_text() -> None:
     """Let fairseq-interactive answer every line: bad bytes become U+FFFD, and only a line feed ends a line."""
     if hasattr(sys.stdin, "reconfigure"):
@@ -166,5 +188,6 @@ def apply() -> None:
         return
     checkpoint_utils.load_checkpoint_to_cpu = _guarded_read(checkpoint_utils.load_checkpoint_to_cpu)
     checkpoint_utils.load_checkpoint = _guarded_resume(checkpoint_utils.load_checkpoint)
+    dataclass_utils.merge_with_parent = _preset_before_defaults(dataclass_utils.merge_with_parent)
     distributed_utils._broadcast_object_slow = _trusting_broadcast(distributed_utils._broadcast_object_slow)
     checkpoint_utils.load_model_ensemble_and_task = _guarded_ensemble(checkpoint_utils.load_model_ensemble_and_task)

@@ -27,6 +27,8 @@ TINY_TRANSFORMER = (
     *("--decoder-embed-dim", 32, "--encoder-ffn-embed-dim", 64, "--decoder-ffn-embed-dim", 64),
     *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2, "--dropout", 0.0),
 )
+CRITERIONS = {"iterative_refinement": "token_length", "mask_predict": "token_length"}
+"""Every architecture of ours, and what trains it."""
 STUDENT = ("--arch", "mask_predict_tiny", "--criterion", "token_length")
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
+import torch
 
 from tests.conftest import toy_pairs
-from tests.end_to_end.programs import ROOT, Outcome
+from tests.end_to_end.programs import PLUGIN, ROOT, Outcome
+from tests.end_to_end.programs import succeed as run_program
 from tests.end_to_end.warm import warm_programs
 
 Pairs = List[Tuple[str, str]]
@@ -280,3 +283,53 @@ def without_network(folder: Path) -> str:
     curl.write_text(f'#!/bin/bash\n[[ "$*" == *127.0.0.1* ]] && exec {real} "$@"\nexit 6\n')
     curl.chmod(0o755)
     return f"{curl.parent}:{os.environ['PATH']}"
+
+
+CONFIGS = sorted((ROOT / "examples" / "wmt14_en_de" / "config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_hydra_config_trains_the_model_of_its_script(
+    config: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weight for weight, after three updates; all that the two are told apart is what they must be."""
+    monkeypatch.setenv("DRY_RUN", "1")
+    for name, value in {**SMALL, "OUT": str(tmp_path), "UPDATES": "3", "TOKENS": "500"}.items():
+        monkeypatch.setenv(name, value)
+    step = f"examples/wmt14_en_de/5_{config.stem}.sh"
+    printed = subprocess.run(["bash", step], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    words = next(shlex.split(line)[2:] for line in printed.splitlines() if line.startswith("fairseq-train "))
+    for unlike in ("--user-dir", "--save-dir", "--source-lang", "--target-lang"):
+        del words[words.index(unlike) : words.index(unlike) + 2]
+    words = [word for word in words if word not in ("--share-all-embeddings", "--eval-bleu")]
+    short = ("--save-dir", tmp_path / "script", "--disable-validation")
+    run_program("fairseq-train", data, "--user-dir", PLUGIN, *words, *short)
+    told = {
+        **{
+            "common.user_dir": PLUGIN,
+            "common.cpu": True,
+            "common.fp16": False,
+            "task.data": data,
+            "task.source_lang": "src",
+        },
+        **{
+            "task.target_lang": "tgt",
+            "task.eval_bleu": False,
+            "model._name": f"{config.stem}_tiny",
+            "dataset.max_tokens": 500,
+        },
+        **{"model.share_all_embeddings": False, "optimization.update_freq": "[1]", "optimization.max_update": 3},
+        **{
+            "dataset.disable_validation": True,
+            "checkpoint.save_dir": tmp_path / "hydra",
+            "hydra.run.dir": tmp_path / "run",
+        },
+    }
+    given = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in told.items()]
+    run_program("fairseq-hydra-train", "--config-dir", config.parent, "--config-name", config.stem, *given)
+    ours, theirs = (
+        torch.load(tmp_path / side / "checkpoint_last.pt", weights_only=False) for side in ("script", "hydra")
+    )
+    assert ours["model"].keys() == theirs["model"].keys()
+    for name, weight in ours["model"].items():
+        torch.testing.assert_close(theirs["model"][name], weight, rtol=0, atol=0, msg=name)

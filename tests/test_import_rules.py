@@ -31,7 +31,7 @@ def fairseq(*names: str) -> set[str]:
 ROOMS: dict[str, set[str]] = {
     # the most specific entry that a module's name begins with holds
     "": {f"{PACKAGE}.{room}" for room in ("compat", "architectures", "criterions", "tasks")},
-    "compat": {"fairseq", "torch", "numpy"} | EVERYWHERE,
+    "compat": {"fairseq", "torch", "numpy", "omegaconf"} | EVERYWHERE,
     "methods": EVERYWHERE | SHARED_METHODS,
     "methods.contract": {"torch"},
     "methods.terms": {"torch"},

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import traceback
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
 
@@ -105,10 +106,16 @@ def _run(name: str) -> None:
     importlib.import_module(module).cli_main()
 
 
-def forked(words: List[str], folder: str, streams: List[str], environment: Dict[str, str], seconds: float = 300) -> int:
-    """The exit code of a program, run in a forked process; negative where a signal ended it. Raises TimeoutError."""
+def begun(words: List[str], folder: str, streams: List[str], environment: Dict[str, str]) -> BaseProcess:
+    """A program that runs in a forked process; ``streams`` are the paths of its standard streams."""
     process = _forks.Process(target=_behave_as_interpreter, args=(words, folder, streams, environment))
     process.start()
+    return process
+
+
+def forked(words: List[str], folder: str, streams: List[str], environment: Dict[str, str], seconds: float = 300) -> int:
+    """The exit code of a program, run in a forked process; negative where a signal ended it. Raises TimeoutError."""
+    process = begun(words, folder, streams, environment)
     process.join(seconds)
     if process.is_alive():
         process.kill()

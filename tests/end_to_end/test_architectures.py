@@ -8,10 +8,9 @@ import torch
 from fairseq.models import MODEL_REGISTRY
 
 from nar_plugin.architectures.base import DecodingModel
-from tests.conftest import ADAM, LIMITS, QUIET
+from tests.conftest import ADAM, CRITERIONS, LIMITS, QUIET
 from tests.end_to_end.programs import TASK, complains, program, succeed, texts
 
-CRITERIONS = {"iterative_refinement": "token_length", "mask_predict": "token_length"}
 UPDATES = {"iterative_refinement": 60, "mask_predict": 300}
 """Few, but enough that different sources get different words."""
 DECODES = {

@@ -1,14 +1,47 @@
-"""Two processes on one machine, on CPUs: they train, and a killed pair goes on."""
+"""Two processes on one machine, on CPUs: they are one with twice the update frequency; a killed pair goes on.
 
+fairseq starts them in one way only on a CPU, with ``--ddp-backend legacy_ddp``, which does not mind parameters without
+a gradient. torch's own DistributedDataParallel does, so that each model is put into it as well.
+"""
+
+import os
+import signal
 import socket
-import subprocess
+import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import List
+from typing import Any, List, Sequence, Tuple
 
-from tests.conftest import ADAM, LIMITS, STUDENT
-from tests.end_to_end.programs import TASK, script
+import pytest
+import torch
+from torch import distributed
+
+from nar_plugin import compat
+from tests import tiny
+from tests.conftest import CRITERIONS, LIMITS, toy_pairs, write_pairs
+from tests.end_to_end.programs import PLUGIN, ROOT, TASK, Outcome, begun, logged, read, succeed
 
 PAIR = ("--distributed-no-spawn", "--distributed-world-size", 2, "--distributed-backend", "gloo")
+SGD = ("--optimizer", "sgd", "--momentum", 0.9, "--lr", 0.05, "--lr-scheduler", "fixed", "--clip-norm", 1)
+LOG = ("--log-format", "json", "--log-interval", 1, "--no-progress-bar", "--disable-validation", "--num-workers", 0)
+
+
+@pytest.fixture(scope="module")
+def thirty_two(data: Path, once: Any) -> Path:
+    """A training set of 32 sentences of very different lengths."""
+
+    def make(folder: Path) -> None:
+        write_pairs(folder / "train", toy_pairs(32, 4))
+        files = ("--trainpref", folder / "train", "--destdir", folder, "--source-lang", "src", "--target-lang", "tgt")
+        dictionaries = ("--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt")
+        succeed("fairseq-preprocess", "--user-dir", PLUGIN, *files, *dictionaries)
+
+    return once("thirty_two", make)
+
+
+def options(name: str, folder: Path, *more: Any) -> List[Any]:
+    arch = ("--arch", f"{name}_tiny", "--criterion", CRITERIONS[name], "--dropout", 0)
+    return [*TASK, *arch, *LIMITS, *SGD, *LOG, "--cpu", "--batch-size", 8, "--save-dir", folder, *more]
 
 
 def free_port() -> int:
@@ -17,26 +50,117 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def train_pair(data: Path, folder: Path, updates: int) -> List[str]:
-    """The outputs of both ranks; raises where one fails."""
-    address = ("--distributed-init-method", f"tcp://127.0.0.1:{free_port()}", *PAIR)
-    options = (*TASK, *STUDENT, *LIMITS, *ADAM, "--cpu", "--ddp-backend", "legacy_ddp", "--max-tokens", 250)
-    saving = ("--disable-validation", "--no-progress-bar", "--save-dir", folder, "--max-update", updates)
-    ranks = [
-        subprocess.Popen(
-            [str(word) for word in (script("fairseq-train"), data, *options, *saving, *address, *rank)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+class Ranks:
+    """Both processes of one training; each writes what it says into the folder."""
+
+    def __init__(self, data: Path, folder: Path, words: Sequence[Any]) -> None:
+        folder.mkdir(exist_ok=True)
+        address = ("--distributed-init-method", f"tcp://127.0.0.1:{free_port()}", *PAIR, "--ddp-backend", "legacy_ddp")
+        self.streams = [[os.devnull, str(folder / f"out{rank}"), str(folder / f"err{rank}")] for rank in (0, 1)]
+        self.processes: List[BaseProcess] = []
+        for rank, streams in enumerate(self.streams):
+            for stream in streams[1:]:
+                Path(stream).write_bytes(b"")
+            command = ["fairseq-train", data, *words, *address, "--distributed-rank", rank]
+            self.processes.append(begun([str(word) for word in command], str(ROOT), streams, dict(os.environ)))
+
+    def end(self, seconds: float = 240) -> Tuple[Outcome, Outcome]:
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                for each in self.processes:
+                    each.kill()
+                raise TimeoutError(read(Path(self.streams[0][2]))[-2000:])
+        first, second = (
+            Outcome(process.exitcode or 0, read(Path(out)), read(Path(err)))
+            for process, (_, out, err) in zip(self.processes, self.streams, strict=True)
         )
-        for rank in (("--distributed-rank", 0), ("--distributed-rank", 1))
-    ]
-    outputs = [rank.communicate(timeout=240)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], outputs[1][-2000:] + outputs[0][-2000:]
-    return outputs
+        return first, second
 
 
-def test_two_processes_train_and_go_on(data: Path, tmp_path: Path) -> None:
-    train_pair(data, tmp_path, 4)
-    first, _ = train_pair(data, tmp_path, 8)
-    assert "Loaded checkpoint" in first and "@ 4 updates" in first
+def weights(folder: Path) -> Any:
+    return compat.load_checkpoint(str(folder / "checkpoint_last.pt"))["model"]
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIONS))
+def test_two_processes_are_one_with_twice_the_update_frequency(name: str, thirty_two: Path, tmp_path: Path) -> None:
+    more = ("--max-update", 6, "--no-epoch-checkpoints")
+    one = succeed("fairseq-train", thirty_two, *options(name, tmp_path / "one", *more, "--update-freq", 2))
+    first, second = Ranks(thirty_two, tmp_path / "two", options(name, tmp_path / "two", *more)).end()
+    assert (first.code, second.code) == (0, 0), first.stderr[-2000:] + second.stderr[-2000:]
+    alone, together = logged(one), logged(first)
+    assert len(alone) == len(together) == 6
+    for a, b in zip(alone, together, strict=True):
+        for key in ("loss", "nll_loss", "length_loss", "gnorm"):
+            assert float(a[key]) == pytest.approx(float(b[key]), abs=2e-3), key
+        assert a["wpb"] == b["wpb"] and a["bsz"] == b["bsz"] == "16"
+    for key, value in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[key], value, rtol=1e-4, atol=1e-6)
+
+
+def updates_of(folder: Path) -> int:
+    """Updates of the last checkpoint."""
+    return int(compat.load_checkpoint(str(folder / "checkpoint_last.pt"))["optimizer_history"][-1]["num_updates"])
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIONS))
+def test_where_one_process_is_killed_the_other_ends_and_both_go_on(name: str, thirty_two: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    saving = ("--save-interval-updates", 3, "--no-epoch-checkpoints")
+    ranks = Ranks(thirty_two, folder, options(name, folder, *saving, "--max-update", 100_000))
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoint_*_9.pt")):
+        assert time.monotonic() < deadline and all(process.is_alive() for process in ranks.processes)
+        time.sleep(0.1)
+    os.kill(ranks.processes[1].pid or 0, signal.SIGKILL)
+    first, second = ranks.end(120)
+    assert second.code == -signal.SIGKILL and first.code != 0, "the other went on, or ended as if all were well"
+    saved = updates_of(folder)
+    assert saved >= 9
+    first, second = Ranks(thirty_two, folder, options(name, folder, *saving, "--max-update", saved + 4)).end()
+    assert (first.code, second.code) == (0, 0), first.stderr[-2000:]
+    assert "Loaded checkpoint" in first.stdout + first.stderr and updates_of(folder) == saved + 4
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Any:
+    """A group of this process only: enough for torch to look for parameters without a gradient."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def trained_twice(model: torch.nn.Module) -> None:
+    """Two updates under DistributedDataParallel, which raises in the second where a parameter had no gradient."""
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    rows = tiny.random_rows(4, 6, seed=1)
+    for _ in range(2):
+        loss, _, _ = tiny.criterion()(wrapped, tiny.sample_of(rows, rows))
+        loss.backward()
+
+
+OPTIONS = {
+    "iterative_refinement": [
+        {},
+        *({"stop_gradient": value} for value in ("none", "length", "both")),
+        *({"next_input": value} for value in ("words", "hidden")),
+        {"length_head": "linear", "share_decoders": True},
+        {"share_all_embeddings": True, "exact_mixture": True},
+        {"train_refinements": 1, "attend_top": True},
+    ],
+    "mask_predict": [{}, {"share_all_embeddings": True}, {"release_compat": True}, {"mask_span": True}],
+}
+
+
+@pytest.mark.parametrize(("name", "more"), [(name, more) for name, found in OPTIONS.items() for more in found])
+def test_no_parameter_is_without_a_gradient(name: str, more: Any, alone: Any) -> None:
+    assert OPTIONS.keys() == CRITERIONS.keys()
+    trained_twice(tiny.tiny_model(arch=f"{name}_tiny", **more).train())
+
+
+def test_a_parameter_without_a_gradient_is_found(alone: Any) -> None:
+    model = tiny.tiny_model(arch="mask_predict_tiny").train()
+    model.idle = torch.nn.Parameter(torch.zeros(1))
+    with pytest.raises(RuntimeError, match="Expected to have finished reduction"):
+        trained_twice(model)
