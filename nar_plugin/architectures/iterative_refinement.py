@@ -412,6 +412,7 @@ base.register_presets(
     tiny={"dropout": 0.0},
     small={"dropout": 0.1, **PRENORM},
     iwslt16_de_en={"dropout": 0.1},
+    iwslt14_de_en={"dropout": 0.1},
     wmt14_en_de={"dropout": 0.1, "encoder_ffn_embed_dim": 512, "decoder_ffn_embed_dim": 512},
     wmt16_ro_en={"dropout": 0.1, "encoder_ffn_embed_dim": 512, "decoder_ffn_embed_dim": 512},
 )

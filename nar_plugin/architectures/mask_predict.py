@@ -196,6 +196,7 @@ base.register_presets(
     tiny={"dropout": 0.0},
     small={"dropout": 0.1, **PRENORM},
     iwslt16_de_en={"dropout": 0.1, **PRENORM},
+    iwslt14_de_en={"dropout": 0.3, **PRENORM},
     wmt14_en_de={"dropout": 0.3, "share_all_embeddings": True},
     wmt16_ro_en={"dropout": 0.3, "share_all_embeddings": True},
 )

@@ -1,0 +1,75 @@
+"""The presets of the recipes have the sizes of the papers: parameters counted by hand, and in the recipes' table."""
+
+import re
+from typing import Dict, Tuple
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.end_to_end.programs import ROOT
+
+Sizes = Tuple[int, int, int, int]
+TYPES = {"wmt14_en_de": 32_000, "wmt16_ro_en": 40_000, "iwslt16_de_en": 40_000, "iwslt14_de_en": 10_000}
+"""Of the joint dictionaries, by the recipes' merges."""
+PAPERS: Dict[str, Dict[str, Sizes]] = {
+    "mask_predict": {
+        "wmt14_en_de": (6, 512, 2048, 8),
+        "wmt16_ro_en": (6, 512, 2048, 8),
+        "iwslt16_de_en": (5, 278, 507, 2),
+        "iwslt14_de_en": (5, 256, 1024, 4),
+    },
+    "iterative_refinement": {
+        "wmt14_en_de": (6, 512, 512, 8),
+        "wmt16_ro_en": (6, 512, 512, 8),
+        "iwslt16_de_en": (5, 278, 507, 2),
+        "iwslt14_de_en": (5, 256, 1024, 4),
+    },
+}
+"""Layers a stack, width, width of the feed-forward block, heads; others' sizes where a paper has none of a corpus."""
+POSITIONS = 1024
+
+
+def by_hand(name: str, types: int, sizes: Sizes) -> int:
+    """Parameters of the products and tables that the paper names; biases and norms left out."""
+    layers, dim, hidden, _ = sizes
+    attention, feed = 4 * dim * dim, 2 * dim * hidden
+    if name == "mask_predict":  # learned positions of either side, lengths, and where the small presets have none
+        tables = types * dim
+        positions = (3 if dim == 512 else 1) * POSITIONS * dim
+        return tables + positions + layers * (attention + feed) + layers * (2 * attention + feed)
+    # a highway's gate is as large as its feed-forward block; two decoders, with attention by position
+    heads = dim * dim + dim * 41
+    return types * dim + heads + layers * (attention + 2 * feed) + 2 * layers * (3 * attention + 2 * feed)
+
+
+def counted(name: str, size: str) -> Tuple[int, Sizes]:
+    with torch.device("meta"):
+        model = tiny.tiny_model(
+            words=TYPES[size] - 4, is_lively=False, arch=f"{name}_{size}", longest=POSITIONS, share_all_embeddings=True
+        )
+    cfg = model.cfg
+    assert (cfg.encoder_layers, cfg.encoder_ffn_embed_dim) == (cfg.decoder_layers, cfg.decoder_ffn_embed_dim)
+    sizes = (cfg.encoder_layers, cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim, cfg.decoder_attention_heads)
+    return sum(weight.numel() for weight in model.parameters()), sizes
+
+
+CASES = [(name, size) for name, found in PAPERS.items() for size in found]
+
+
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_a_preset_has_the_parameters_of_the_papers_sizes(name: str, size: str) -> None:
+    found, sizes = counted(name, size)
+    assert sizes == PAPERS[name][size]
+    assert found == pytest.approx(by_hand(name, TYPES[size], sizes), rel=0.01)
+
+
+def test_the_table_of_the_recipes_says_the_same() -> None:
+    text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    rows = {row[0]: row[1:] for row in re.findall(r"\| `(\w+)` \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|", text)}
+    for name, size in CASES:
+        types, papers, ours = rows[f"{name}_{size}"]
+        found, sizes = counted(name, size)
+        assert types == f"{TYPES[size]:,}" and ours == f"{found / 1e6:.1f}"
+        assert papers == f"{by_hand(name, TYPES[size], sizes) / 1e6:.1f}"
+    assert len(rows) == len(CASES)
