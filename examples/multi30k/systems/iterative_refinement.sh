@@ -3,6 +3,7 @@
 
 iterative_refinement_data=(distilled)
 iterative_refinement_base=(--arch iterative_refinement_wmt14_en_de --criterion token_length)
+iterative_refinement_shown=(--iter-decode-max-iter 19)
 iterative_refinement_best=(--iter-decode-max-iter 9 --stop-rule none)
 
 iterative_refinement_train() {
