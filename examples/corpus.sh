@@ -63,15 +63,18 @@ splits() {
   printf '%s\n' "${TEXTS[@]}" | cut -d ' ' -f 1 | grep -v "$held" | sort -u
 }
 
-# The first archive of $ARCHIVES that has this name; one that is there and has its checksum is not asked for again.
+# take NAME: an archive of $ARCHIVES. Where no checksum was published it is that of the first download; what is there and
+# has it is not asked for again.
 take() {
-  local archive words sum mirrors
+  local archive words sum mirrors file=$DOWNLOAD/$1 sums=("$CHECKSUMS")
+  if [[ -e $DOWNLOAD/sha256sums ]]; then sums+=("$DOWNLOAD/sha256sums"); fi
   for archive in "${ARCHIVES[@]}"; do
     read -ra words <<<"$archive"
     [[ ${words[0]} == "$1" ]] || continue
     read -ra mirrors <<<"${MIRRORS:-}"
-    sum=$(awk -v name="$1" '$2 == name { print $1 }' "$CHECKSUMS")
-    fetch "$DOWNLOAD/$1" "${sum:--}" "${mirrors[@]/%//$1}" "${words[@]:1}"
+    sum=$(awk -v name="$1" '$2 == name { print $1; exit }' "${sums[@]}")
+    if [[ -z ${DRY_RUN:-} && -f $file && -n $sum ]] && _is_served "$file" "$sum" "$file"; then return; fi
+    fetch "$file" "${sum:--}" "${mirrors[@]/%//$1}" "${words[@]:1}"
     return
   done
 }
@@ -189,16 +192,17 @@ reach_machines() {
   fi
 }
 
-# spread: in $SPREAD, flags for about $TOKENS tokens an update: no more than $MAX_TOKENS at once of each process of each
-# machine, as often as it takes; no fewer than LEAST_TOKENS, lest long sentences find no room: then by fewer processes.
+# spread: in $SPREAD, flags for about $TOKENS tokens an update: no more than $MAX_TOKENS at once of each process of each of
+# $WORKERS machines, as often as it takes. No fewer than LEAST_TOKENS, lest long sentences find no room: then by one machine,
+# and by fewer processes.
 LEAST_TOKENS=1024
 spread() {
-  local processes=$(((GPUS > 0 ? GPUS : 1) * MACHINES)) most=${MAX_TOKENS:-8192} at_once times
+  local here=$((GPUS > 0 ? GPUS : 1)) most=${MAX_TOKENS:-8192} processes at_once times
   [[ $most =~ ^[1-9][0-9]*$ && $TOKENS =~ ^[1-9][0-9]*$ ]] || fail "MAX_TOKENS and TOKENS want whole numbers above 0"
-  if ((TOKENS / processes < LEAST_TOKENS && processes > 1)); then
-    ((MACHINES == 1)) || fail "$TOKENS tokens an update are too few for $processes processes: one machine will do"
-    processes=$((TOKENS < LEAST_TOKENS ? 1 : TOKENS / LEAST_TOKENS))
-  fi
+  WORKERS=$MACHINES
+  if ((TOKENS < LEAST_TOKENS * here * MACHINES)); then WORKERS=1; fi
+  processes=$((here * WORKERS))
+  if ((TOKENS < LEAST_TOKENS * processes)); then processes=$((TOKENS < LEAST_TOKENS ? 1 : TOKENS / LEAST_TOKENS)); fi
   times=$(((TOKENS + processes * most - 1) / (processes * most)))
   at_once=$((TOKENS / (processes * times)))
   SPREAD=(--distributed-world-size "$processes" --max-tokens "$at_once" --update-freq "$times")
@@ -207,9 +211,14 @@ spread() {
 
 # fit NAME DATA: the training that the variables say. It is the same training on other GPUs, and with another end.
 fit() {
-  local SPREAD IDENTITY="${FLAGS[*]} $TOKENS ${SEED:-1}"
+  local SPREAD WORKERS IDENTITY="${FLAGS[*]} $TOKENS ${SEED:-1}"
   spread
-  if ((MACHINES > 1)); then reach_machines; fi
+  if ((WORKERS > 1)); then
+    reach_machines
+  elif ((MACHINE > 0)); then
+    echo "so few tokens are the first machine's alone"
+    return
+  fi
   train "$1" "$2" "${COMMON[@]}" "${SPREAD[@]}" --max-update "$UPDATES" --keep-best-checkpoints "$BEST" "${FLAGS[@]}"
 }
 

@@ -139,7 +139,7 @@ together() {
 
 # fetch FILE SUM URL...: FILE, a gzip or zip file, from the folder $OFFLINE or else from the first URL that serves it
 # whole. An interrupted download goes on. SUM is an MD5 or a SHA256, or - where none is known: then only the archive's own
-# check is made. What came is written down in sha256sums beside it, and must be the same another time.
+# check is made. What came is written down in sha256sums beside it.
 fetch() {
   local file=$1 sum=$2 url part=$1.part
   shift 2
@@ -148,26 +148,26 @@ fetch() {
     return
   fi
   mkdir -p "$(dirname "$file")"
-  if [[ $sum == - && -e ${file%/*}/sha256sums ]]; then
-    sum=$(awk -v name="${file##*/}" '$2 == name { print $1 }' "${file%/*}/sha256sums")
-  fi
-  if [[ -f $file && -n $sum && $sum != - ]] && _is_served "$file" "$sum" "$file" 2>/dev/null; then return; fi
   if [[ -n ${OFFLINE:-} ]]; then
     [[ -f $OFFLINE/${file##*/} ]] || fail "--offline: no ${file##*/} in $OFFLINE"
     cp "$OFFLINE/${file##*/}" "$part"
-    _is_served "$part" "${sum:--}" "$OFFLINE/${file##*/}" || exit 2
+    _is_served "$part" "$sum" "$OFFLINE/${file##*/}" || exit 2
   else
     command -v curl >/dev/null || fail "curl is needed to download; or put the files into a folder: --offline DIR"
     for url in "$@" ""; do
       [[ -n $url ]] || fail "${file##*/} could not be had; put it into a folder yourself: --offline DIR"
       _download "$url" "$part" || continue # what came is kept, for the next call to go on with
-      if _is_served "$part" "${sum:--}" "$url"; then break; fi
+      if _is_served "$part" "$sum" "$url"; then break; fi
       rm -f "$part"
     done
   fi
   mv "$part" "$file"
-  grep -qs " ${file##*/}\$" "${file%/*}/sha256sums" ||
-    (cd "${file%/*}" && sha256sum "${file##*/}" >>sha256sums)
+  (
+    cd "${file%/*}"
+    if [[ -e sha256sums ]]; then awk -v name="${file##*/}" '$2 != name' sha256sums >sha256sums.new; fi
+    sha256sum "${file##*/}" >>sha256sums.new
+    mv sha256sums.new sha256sums
+  )
 }
 
 # Goes on with what is there; where that makes no whole file (a server that cannot go on, another file), from the start.

@@ -374,9 +374,12 @@ def test_an_update_has_the_papers_tokens_on_any_number_of_gpus(
     assert found == expected
 
 
-def test_few_tokens_on_several_machines_are_refused() -> None:
-    outcome = preview("wmt14_en_de", "5_iterative_refinement", GPUS="8", MACHINES="2", MASTER="host:1")
-    assert outcome.code == 2 and "too few for 16 processes" in outcome.stderr
+def test_few_tokens_are_the_first_machines_alone() -> None:
+    many = {"GPUS": "8", "MACHINES": "2", "MASTER": "host:1"}
+    first = preview("wmt14_en_de", "5_iterative_refinement", **many)
+    assert "\nfairseq-train " in first.stdout and flag_of(first, "--distributed-world-size") == "2"
+    second = preview("wmt14_en_de", "5_iterative_refinement", MACHINE="1", **many)
+    assert second.code == 0 and "fairseq-train" not in second.stdout
 
 
 @pytest.mark.parametrize(
@@ -401,6 +404,15 @@ def test_the_gpus_of_the_user_are_those_that_are_used(tmp_path: Path) -> None:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "3,5", "OUT": str(tmp_path), **given}
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment, timeout=60)
         assert done.stdout == expected + "\n", done.stderr
+
+
+def test_an_archive_that_changed_since_it_was_first_fetched_is_refused(run: Run, mirror: Any, tmp_path: Path) -> None:
+    address, archive = mirror("iwslt16_de_en"), tmp_path / "archives" / "2016-01.tgz"
+    succeed(run("iwslt16_de_en", "1_download", MIRRORS=address))
+    (tmp_path / "out" / "download" / "2016-01.tgz").unlink()
+    archive.write_bytes(tgz({"another": b"text"}))
+    outcome = run("iwslt16_de_en", "1_download", MIRRORS=address, PATH=without_network(tmp_path))
+    assert outcome.code == 2 and "has another checksum than the one recorded" in outcome.stderr
 
 
 def test_another_machine_goes_on_with_a_training(run: Run, shelf: Any, tmp_path: Path) -> None:

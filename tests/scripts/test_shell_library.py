@@ -293,20 +293,6 @@ def test_a_file_is_fetched_whole(known: str, bash: Bash, server: Any, tmp_path: 
     assert (tmp_path / "got" / "sha256sums").read_text() == f"{SUM}  text.gz\n"
 
 
-@pytest.mark.parametrize("known", ["-", SUM])
-def test_a_file_that_changed_since_it_was_first_fetched_is_refused(
-    known: str, bash: Bash, server: Any, tmp_path: Path
-) -> None:
-    url, folder, _ = server
-    (folder / "text.gz").write_bytes(TEXT)
-    assert fetch(bash, "-", f"{url}/text.gz").code == 0
-    (folder / "text.gz").write_bytes(gzip.compress(b"another text"))
-    (tmp_path / "got" / "text.gz").unlink()
-    outcome = fetch(bash, known, f"{url}/text.gz")
-    assert outcome.code == 2 and "has another checksum than the one recorded" in outcome.stderr
-    assert not (tmp_path / "got" / "text.gz").exists()
-
-
 def test_an_md5_serves_as_well(bash: Bash, server: Any, tmp_path: Path) -> None:
     url, folder, _ = server
     (folder / "text.gz").write_bytes(TEXT)
@@ -613,15 +599,6 @@ def test_a_file_that_another_step_made_whole_is_whole(bash: Bash, tmp_path: Path
     assert bash("make() { echo whole >made; }\nstep short-way to made -- make").code == 0
     assert bash("step use from made to used -- eval 'cat made >used'").code == 0
     assert not list((tmp_path / ".begun").iterdir())
-
-
-def test_a_file_that_is_there_with_its_checksum_is_not_asked_for_again(bash: Bash, server: Any, tmp_path: Path) -> None:
-    url, folder, asked = server
-    (folder / "text.gz").write_bytes(TEXT)
-    assert fetch(bash, "-", f"{url}/text.gz").code == 0 and len(asked) == 1
-    made = (tmp_path / "got" / "text.gz").stat().st_mtime_ns
-    assert fetch(bash, "-", f"{url}/text.gz").code == 0 and fetch(bash, SUM, f"{url}/text.gz").code == 0
-    assert len(asked) == 1 and (tmp_path / "got" / "text.gz").stat().st_mtime_ns == made
 
 
 def test_a_damaged_zip_file_is_refused(bash: Bash, server: Any) -> None:

@@ -24,6 +24,7 @@ iterative_refinement_rows() {
 iterative_refinement_gap() {
   local model=(--baseline beam4 --path "$MODELS/iterative_refinement-distilled.pt" --iter-decode-max-iter 19)
   row lee-jaccard5 distilled "${model[@]}" --stop-rule jaccard --stop-window 5
+  row lee-jaccard6 distilled "${model[@]}" --stop-rule jaccard --stop-window 6
   row lee-oracle5 distilled "${model[@]}" --stop-rule oracle --stop-window 5
   row lee-adaptive-collapsed distilled "${model[@]}" --collapse-repeats
   row lee-adaptive-l5 distilled "${model[@]}" --iter-decode-with-beam 5
