@@ -20,13 +20,23 @@
 BEGUN_IN=$PWD
 OUT=${OUT:-$HERE/out}
 JOBS=${JOBS:-$(nproc)}
-GPUS=${GPUS:-$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)}
+# The GPUs that this machine shows, or those of CUDA_VISIBLE_DEVICES; of them the first $GPUS.
+if [[ -v CUDA_VISIBLE_DEVICES ]]; then
+  IFS=, read -ra SEEN <<<"$CUDA_VISIBLE_DEVICES"
+else
+  mapfile -t SEEN < <(nvidia-smi -L 2>/dev/null | grep -o '^GPU [0-9]*' | cut -d ' ' -f 2)
+fi
+GPUS=${GPUS:-${#SEEN[@]}}
+CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${SEEN[*]:0:GPUS}")
+export CUDA_VISIBLE_DEVICES
 if ((GPUS > 0)); then GPU=1; fi
 # shellcheck source=examples/lib.sh
 source "$HERE/../lib.sh"
 RAW=$OUT/raw TOKENIZED=$OUT/tokenized KEPT=$OUT/kept BPE=$OUT/bpe MODELS=$OUT/models DOWNLOAD=$OUT/download
 PAIR=$SOURCE-$TARGET
 CHECKSUMS=${CHECKSUMS:-$HERE/checksums}
+if [[ -z ${DRY_RUN:-} ]] && ((GPUS > ${#SEEN[@]})); then fail "GPUS=$GPUS, but ${#SEEN[@]} are to be seen"; fi
+case ${DATA:=distilled} in distilled | raw) ;; *) fail "DATA is distilled or raw, not $DATA" ;; esac
 SEPARATE=${SEPARATE:-}
 
 # begin FILE FUNCTION ARGUMENT...: the function, where FILE was called and not sourced
@@ -47,17 +57,31 @@ begin() {
 both() { BOTH=("$1.$SOURCE" "$1.$TARGET"); }
 
 # Splits that come from archives.
-splits() { printf '%s\n' "${TEXTS[@]}" | cut -d ' ' -f 1 | grep -v "${HOLD_OUT:+valid}${HOLD_OUT:-^$}" | sort -u; }
+splits() {
+  local held='^$'
+  if [[ -n ${HOLD_OUT:-} ]]; then held='^valid$'; fi
+  printf '%s\n' "${TEXTS[@]}" | cut -d ' ' -f 1 | grep -v "$held" | sort -u
+}
 
-download() {
-  local archive words sum mirrors
+# take NAME: an archive of $ARCHIVES. Where no checksum was published it is that of the first download; what is there and
+# has it is not asked for again.
+take() {
+  local archive words sum mirrors file=$DOWNLOAD/$1 sums=("$CHECKSUMS")
+  if [[ -e $DOWNLOAD/sha256sums ]]; then sums+=("$DOWNLOAD/sha256sums"); fi
   for archive in "${ARCHIVES[@]}"; do
     read -ra words <<<"$archive"
+    [[ ${words[0]} == "$1" ]] || continue
     read -ra mirrors <<<"${MIRRORS:-}"
-    sum=$(awk -v name="${words[0]}" '$2 == name { print $1 }' "$CHECKSUMS")
-    SEAL=${OFFLINE:-} step "1-download-${words[0]}" to "$DOWNLOAD/${words[0]}" -- \
-      fetch "$DOWNLOAD/${words[0]}" "${sum:--}" "${mirrors[@]/%//${words[0]}}" "${words[@]:1}"
+    sum=$(awk -v name="$1" '$2 == name { print $1; exit }' "${sums[@]}")
+    if [[ -z ${DRY_RUN:-} && -f $file && -n $sum ]] && _is_served "$file" "$sum" "$file"; then return; fi
+    fetch "$file" "${sum:--}" "${mirrors[@]/%//$1}" "${words[@]:1}"
+    return
   done
+}
+
+download() {
+  local archive
+  for archive in "${ARCHIVES[@]%% *}"; do step "1-download-$archive" to "$DOWNLOAD/$archive" -- take "$archive"; done
 }
 
 extract() {
@@ -144,7 +168,8 @@ fi
 # What all trainings share. BLEU of the valid set is of detokenised text and chooses checkpoints.
 COMMON=(--task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --seed "${SEED:-1}"
   --optimizer adam --log-interval 100 --eval-bleu --eval-bleu-remove-bpe --eval-bleu-detok moses
-  --best-checkpoint-metric bleu --maximize-best-checkpoint-metric --no-epoch-checkpoints)
+  --best-checkpoint-metric bleu --maximize-best-checkpoint-metric --no-epoch-checkpoints --save-interval-updates 2000
+  --validate-interval-updates 2000 --keep-interval-updates 1)
 if [[ -z $SEPARATE ]]; then COMMON+=(--share-all-embeddings); fi
 HALF=() # of fairseq-generate, which knows no bfloat16
 case ${PRECISION:=fp16} in
@@ -153,49 +178,63 @@ case ${PRECISION:=fp16} in
   *) fail "PRECISION is fp16, bf16 or fp32, not $PRECISION" ;;
 esac
 
-# Several machines: by srun within a job of SLURM, else by torchrun, with the first machine's address in MASTER.
-if ((MACHINES > 1)); then
+# What starts a training on several machines: srun within a job of SLURM, else torchrun, with the first machine's address in
+# MASTER.
+reach_machines() {
+  ((GPUS > 0)) || fail "MACHINES=$MACHINES wants GPUs: fairseq does not start on the CPUs of several machines"
   if [[ -n ${SLURM_JOB_ID:-} && -z ${MASTER:-} ]]; then
     TRAINER=(srun --nodes "$MACHINES" --ntasks-per-node 1 fairseq-train)
-    COMMON+=(--distributed-port "${PORT:-29500}")
+    SPREAD+=(--distributed-port "${PORT:-29500}")
   else
     [[ ${MASTER:-} == *:* ]] || fail "MACHINES=$MACHINES wants MASTER=HOST:PORT, or a job of SLURM"
-    ((GPUS > 0)) || fail "MACHINES=$MACHINES wants GPUs: fairseq does not start with torchrun on CPUs"
     TRAINER=(torchrun --nnodes "$MACHINES" --node-rank "$MACHINE" --nproc-per-node "$GPUS" --master-addr "${MASTER%:*}"
       --master-port "${MASTER#*:}" --no-python fairseq-train)
   fi
-fi
+}
 
-# batch: in $BATCH, flags for about $TOKENS tokens an update: no more than $MAX_TOKENS at once of each process of each
-# machine, as often as it takes.
-batch() {
-  local processes=$(((GPUS > 0 ? GPUS : 1) * MACHINES)) most=${MAX_TOKENS:-8192} at_once times
+# spread: in $SPREAD, flags for about $TOKENS tokens an update: no more than $MAX_TOKENS at once of each process of each of
+# $WORKERS machines, as often as it takes. No fewer than LEAST_TOKENS, lest long sentences find no room: then by one machine,
+# and by fewer processes.
+LEAST_TOKENS=1024
+spread() {
+  local here=$((GPUS > 0 ? GPUS : 1)) most=${MAX_TOKENS:-8192} processes at_once times
   [[ $most =~ ^[1-9][0-9]*$ && $TOKENS =~ ^[1-9][0-9]*$ ]] || fail "MAX_TOKENS and TOKENS want whole numbers above 0"
+  WORKERS=$MACHINES
+  if ((TOKENS < LEAST_TOKENS * here * MACHINES)); then WORKERS=1; fi
+  processes=$((here * WORKERS))
+  if ((TOKENS < LEAST_TOKENS * processes)); then processes=$((TOKENS < LEAST_TOKENS ? 1 : TOKENS / LEAST_TOKENS)); fi
   times=$(((TOKENS + processes * most - 1) / (processes * most)))
   at_once=$((TOKENS / (processes * times)))
-  BATCH=(--max-tokens "$at_once" --update-freq "$times")
+  SPREAD=(--distributed-world-size "$processes" --max-tokens "$at_once" --update-freq "$times")
   echo "an update of $((processes * at_once * times)) tokens ($TOKENS asked): $processes processes x $at_once x $times"
 }
 
-# fit NAME DATA: the training that the variables say
+# fit NAME DATA: the training that the variables say. It is the same training on other GPUs, and with another end.
 fit() {
-  local BATCH
-  batch
-  train "$1" "$2" "${COMMON[@]}" "${BATCH[@]}" --max-update "$UPDATES" --keep-best-checkpoints "$BEST" "${FLAGS[@]}"
+  local SPREAD WORKERS IDENTITY="${FLAGS[*]} $TOKENS ${SEED:-1}"
+  spread
+  if ((WORKERS > 1)); then
+    reach_machines
+  elif ((MACHINE > 0)); then
+    echo "so few tokens are the first machine's alone"
+    return
+  fi
+  train "$1" "$2" "${COMMON[@]}" "${SPREAD[@]}" --max-update "$UPDATES" --keep-best-checkpoints "$BEST" "${FLAGS[@]}"
 }
 
 # The training of 3_teacher.sh or a 5_<method>.sh: on distilled data, with DATA=raw (and the teacher) on human translations.
 learn() {
   local name=$METHOD data=$OUT/bin-distilled
-  if [[ $METHOD == teacher || ${DATA:-distilled} == raw ]]; then data=$OUT/bin; fi
-  if [[ $METHOD != teacher && ${DATA:-distilled} == raw ]]; then name+=-raw; fi
-  SEAL="${COMMON[*]} ${FLAGS[*]} $TOKENS $UPDATES $BEST" step "${0##*/}${name#"$METHOD"}" \
+  if [[ $METHOD == teacher || $DATA == raw ]]; then data=$OUT/bin; fi
+  if [[ $METHOD != teacher && $DATA == raw ]]; then name+=-raw; fi
+  SEAL="${FLAGS[*]} $TOKENS $UPDATES $BEST ${SEED:-1}" step "${0##*/}${name#"$METHOD"}" \
     from "$data/train.$PAIR.$TARGET.bin" to "$MODELS/$name.pt" -- fit "$name" "$data"
 }
 
 # The shards of all machines; the one that ends last puts them together.
 distil_all() {
   local shards=()
+  ((MACHINE > 0)) || run rm -f "$OUT/distilled/manifest.json"
   if ((GPUS > 0)); then shards=(--gpus "$GPUS" --jobs "$GPUS" --shards "$((4 * GPUS * MACHINES))"); fi
   distil "$OUT/distilled" "${SEARCH[@]}" "${shards[@]}" --machine "$MACHINE/$MACHINES" -- "${DEVICE[@]}" \
     "${HALF[@]}"
@@ -235,6 +274,7 @@ hypothesize() {
 # passed over
 decode_model() {
   local decode words id asked=" ${*:3} "
+  for decode in "${DECODES[@]}"; do KNOWN+=" ${decode%% *}$2 "; done
   if [[ -z ${DRY_RUN:-} && ! -e $MODELS/$1.pt ]]; then
     echo "== $1: not trained, left out"
     return
@@ -250,13 +290,14 @@ decode_model() {
 
 # decode [ID...]
 decode() {
-  local file
+  local file id KNOWN=''
   for file in "$HERE"/3_teacher.sh "$HERE"/5_*.sh; do
     # shellcheck source=examples/wmt14_en_de/5_mask_predict.sh
     source "$file"
     decode_model "$METHOD" "" "$@"
     if [[ $METHOD != teacher && -e $MODELS/$METHOD-raw.pt ]]; then decode_model "$METHOD-raw" -raw "$@"; fi
   done
+  for id in "$@"; do [[ $KNOWN == *" $id "* ]] || fail "nothing decodes as $id; there are:$KNOWN"; done
 }
 
 score() {

@@ -4,8 +4,8 @@
 # shellcheck disable=SC2034  # variables are for the recipes
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
+OUT=$(realpath -ms "$OUT")
+[[ -n ${DRY_RUN:-} ]] || mkdir -p "$OUT"
 cd "$ROOT"
 HERE=${HERE#"$ROOT"/} OUT=${OUT#"$ROOT"/} PLUGIN=nar_plugin
 export PATH="$ROOT/.venv/bin:$PATH"
@@ -52,6 +52,7 @@ step() {
   local stamp=$OUT/.stamps/$name began=$SECONDS
   mkdir -p "$OUT/.stamps" "$OUT/.begun"
   if [[ -e $stamp && $(<"$stamp") == "$(_seal "$@")" ]]; then
+    _forget_begun
     echo "== $name: done before"
     return
   fi
@@ -68,8 +69,17 @@ step() {
   printf '%s\n' "${outputs[@]}" >"$OUT/.begun/$name"
   "$@"
   _seal "$@" >"$stamp"
-  rm "$OUT/.begun/$name"
+  _forget_begun
   echo "== $name: $((SECONDS - began)) s"
+}
+
+# The outputs of a step are whole, whichever step began to make them before.
+_forget_begun() {
+  local file rest
+  while IFS= read -r file; do
+    rest=$(grep -vxFf <(printf '%s\n' "${outputs[@]}") "$file" || true)
+    if [[ -n $rest ]]; then echo "$rest" >"$file"; else rm -f "$file"; fi
+  done < <(grep -rlxFf <(printf '%s\n' "${outputs[@]}") "$OUT/.begun" || true)
 }
 
 # Whether a file is one that a step began to make and has not ended, or one that was cut since.
@@ -129,7 +139,7 @@ together() {
 
 # fetch FILE SUM URL...: FILE, a gzip or zip file, from the folder $OFFLINE or else from the first URL that serves it
 # whole. An interrupted download goes on. SUM is an MD5 or a SHA256, or - where none is known: then only the archive's own
-# check is made. What came is written down in sha256sums beside it, and must be the same another time.
+# check is made. What came is written down in sha256sums beside it.
 fetch() {
   local file=$1 sum=$2 url part=$1.part
   shift 2
@@ -138,25 +148,26 @@ fetch() {
     return
   fi
   mkdir -p "$(dirname "$file")"
-  if [[ $sum == - && -e ${file%/*}/sha256sums ]]; then
-    sum=$(awk -v name="${file##*/}" '$2 == name { print $1 }' "${file%/*}/sha256sums")
-  fi
   if [[ -n ${OFFLINE:-} ]]; then
     [[ -f $OFFLINE/${file##*/} ]] || fail "--offline: no ${file##*/} in $OFFLINE"
     cp "$OFFLINE/${file##*/}" "$part"
-    _is_served "$part" "${sum:--}" "$OFFLINE/${file##*/}" || exit 2
+    _is_served "$part" "$sum" "$OFFLINE/${file##*/}" || exit 2
   else
     command -v curl >/dev/null || fail "curl is needed to download; or put the files into a folder: --offline DIR"
     for url in "$@" ""; do
       [[ -n $url ]] || fail "${file##*/} could not be had; put it into a folder yourself: --offline DIR"
       _download "$url" "$part" || continue # what came is kept, for the next call to go on with
-      if _is_served "$part" "${sum:--}" "$url"; then break; fi
+      if _is_served "$part" "$sum" "$url"; then break; fi
       rm -f "$part"
     done
   fi
   mv "$part" "$file"
-  grep -qs " ${file##*/}\$" "${file%/*}/sha256sums" ||
-    (cd "${file%/*}" && sha256sum "${file##*/}" >>sha256sums)
+  (
+    cd "${file%/*}"
+    if [[ -e sha256sums ]]; then awk -v name="${file##*/}" '$2 != name' sha256sums >sha256sums.new; fi
+    sha256sum "${file##*/}" >>sha256sums.new
+    mv sha256sums.new sha256sums
+  )
 }
 
 # Goes on with what is there; where that makes no whole file (a server that cannot go on, another file), from the start.
@@ -189,7 +200,7 @@ _is_served() {
 # Whether a file is an archive to its end: a zip file by its directory, which stands there.
 _is_archive() {
   case $(head -c 2 "$1" | tr -d '\0') in
-    PK) command python3 -m zipfile --test "$1" >/dev/null 2>&1 ;;
+    PK) command python3 -c 'import sys, zipfile; sys.exit(bool(zipfile.ZipFile(sys.argv[1]).testzip()))' "$1" 2>/dev/null ;;
     *) gzip -t "$1" 2>/dev/null ;;
   esac
 }
@@ -261,7 +272,7 @@ train() {
   local command=("${TRAINER[@]}" "$data" --user-dir "$PLUGIN" --save-dir "$folder" --no-progress-bar --log-format simple "$@")
   local weights=(--inputs "$folder/checkpoint_last.pt")
   if [[ -n ${AVERAGE:-} ]]; then weights=(--dir "$folder" --last "$AVERAGE"); fi
-  if [[ -n ${BEST:-} ]]; then weights=(--dir "$folder" --best "$BEST" --metric bleu); fi
+  if [[ -n ${BEST:-} ]]; then weights=(--dir "$folder" --best "$BEST" --or-fewer --metric bleu); fi
   if [[ -n ${TO_RELEASE:-} ]]; then weights+=(--half --forget-paths); fi
   if [[ -n ${DRY_RUN:-} ]]; then
     run "${command[@]}"
@@ -281,12 +292,17 @@ train() {
   python scripts/training_curve.py "$log" --output "$OUT/models/$name.curve.json"
 }
 
-# _begin_training FOLDER LOG DATA FLAGS...: another command, or data made anew, is another training and begins from nothing.
+# _begin_training FOLDER LOG DATA FLAGS...: another command, or data made anew, is another training and begins from nothing;
+# what was there is put aside. With $IDENTITY that is what tells trainings apart, in place of the FLAGS.
 _begin_training() {
   local folder=$1 log=$2 data=$3 asked
   shift 3
-  asked="$(stat -c '%n %Y' "$data") ${*@Q}"
-  [[ -e $folder/command && $(<"$folder/command") == "$asked" ]] || rm -rf "$folder" "$log"
+  asked="$(stat -c '%n %Y' "$data") ${IDENTITY:-${*@Q}}"
+  if [[ -e $folder && ! (-e $folder/command && $(<"$folder/command") == "$asked") ]]; then
+    echo "$folder is another training: put aside as $folder.before"
+    rm -rf "$folder.before" "$log"
+    mv "$folder" "$folder.before"
+  fi
   mkdir -p "$folder"
   if command -v flock >/dev/null; then
     exec 9<"$folder" # a training that outlived its recipe holds it too

@@ -31,11 +31,13 @@ def last(folder: Path, count: int) -> List[Path]:
     return enough(found, count, f"checkpoint_E_U.pt or checkpointE.pt in {folder}")
 
 
-def best(folder: Path, count: int, metric: str) -> List[Path]:
+def best(folder: Path, count: int, metric: str, or_fewer: bool = False) -> List[Path]:
     """The `count` best of those that ``--keep-best-checkpoints`` left; the lowest of a loss or a perplexity."""
     # fairseq appends a digit to the three decimals of the value, lest equal values overwrite each other
     found = matching(folder, rf"checkpoint\.best_{re.escape(metric)}_(\d+\.?\d*)\.pt")
     lower_is_better = metric.endswith(("loss", "ppl"))
+    if or_fewer:
+        count = min(count, max(1, len(found)))
     return enough(found[::-1] if lower_is_better else found, count, f"checkpoint.best_{metric}_*.pt in {folder}")
 
 
@@ -123,6 +125,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dir", type=Path, help="a folder of checkpoints, for --last or --best")
     parser.add_argument("--last", type=int, metavar="K", help="the last K updates, or epochs if no updates were saved")
     parser.add_argument("--best", type=int, metavar="K", help="the K best")
+    parser.add_argument("--or-fewer", action="store_true", help="of --best: all that there are, where they are fewer")
     parser.add_argument("--metric", default="bleu", help="of --best: bleu (default), loss, ... as the files are named")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--half", action="store_true", help="store float16")
@@ -138,7 +141,9 @@ def chosen(args: argparse.Namespace) -> List[Path]:
         raise UsageError("say either --inputs A.pt B.pt ..., or --dir D --last K, or --dir D --best K")
     if args.inputs:
         return list(args.inputs)
-    return last(args.dir, args.last) if args.last is not None else best(args.dir, args.best, args.metric)
+    if args.last is not None:
+        return last(args.dir, args.last)
+    return best(args.dir, args.best, args.metric, args.or_fewer)
 
 
 def main() -> None:

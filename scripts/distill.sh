@@ -93,7 +93,11 @@ accept_empty() {
 
 # The shard of a sentence follows from fairseq's own splitting of the batches; ids stay those of the whole set.
 start_shard() {
-  if ((option[gpus])); then export CUDA_VISIBLE_DEVICES=$(($2 % option[gpus])); fi
+  if ((option[gpus])); then
+    local nth=$(($2 % option[gpus])) seen
+    IFS=, read -ra seen <<<"${CUDA_VISIBLE_DEVICES:-}"
+    export CUDA_VISIBLE_DEVICES=${seen[nth]:-$nth}
+  fi
   fairseq-generate "${option[data]}" --user-dir "$root/nar_plugin" --task "${option[task]}" \
     --source-lang "${option[source-lang]}" --target-lang "${option[target-lang]}" --path "${option[teacher]}" \
     --beam "${option[beam]}" --lenpen "${option[lenpen]}" --nbest "${option[nbest]}" \

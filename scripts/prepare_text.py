@@ -54,16 +54,16 @@ def read_lines(path: Path) -> List[str]:
 def tokenizer(lang: str, normalize: bool = False, romanian: str = "", lowercase: bool = False) -> LineFunction:
     """Line to Moses tokens, as fairseq's ``--tokenizer moses`` with its defaults.
 
-    ``romanian``: ``comma`` writes s and t with a comma below where they have a cedilla, ``plain`` all letters without
-    marks (Sennrich et al. 2016, arXiv 1606.02891, do either by the side of the text).
+    ``romanian``, which leaves other languages alone: ``comma`` writes s and t with a comma below where they have a
+    cedilla, ``plain`` all letters without marks (Sennrich et al. 2016, arXiv 1606.02891, do either by the side).
     """
     tokenize = MosesTokenizer(lang).tokenize
     changes: List[LineFunction] = []
     if normalize:
         changes.append(MosesPunctNormalizer(lang).normalize)
-    if romanian:
+    if romanian and lang == "ro":
         changes.append(lambda line: line.translate(ROMANIAN))
-    if romanian == "plain":
+    if romanian == "plain" and lang == "ro":
         changes.append(lambda line: line.translate(STRIPPED))
     if lowercase:
         changes.append(str.lower)

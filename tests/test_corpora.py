@@ -333,3 +333,109 @@ def test_a_hydra_config_trains_the_model_of_its_script(
     assert ours["model"].keys() == theirs["model"].keys()
     for name, weight in ours["model"].items():
         torch.testing.assert_close(theirs["model"][name], weight, rtol=0, atol=0, msg=name)
+
+
+def preview(recipe: str, name: str, folder: Path = ROOT, **variables: str) -> Outcome:
+    """What a step would do."""
+    path = os.path.relpath(ROOT / "examples" / recipe / f"{name}.sh", folder)
+    environment = {**os.environ, "DRY_RUN": "1", "OUT": "/nonexistent/out", **variables}
+    done = subprocess.run(["bash", path], capture_output=True, text=True, cwd=folder, env=environment, timeout=60)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def flag_of(outcome: Outcome, name: str) -> str:
+    (line,) = [line for line in outcome.lines if "fairseq-train" in line]
+    words = shlex.split(line)
+    return words[words.index(name) + 1]
+
+
+@pytest.mark.parametrize("step", ["1_download", "5_mask_predict"])
+def test_a_step_may_be_called_from_its_own_folder(step: str) -> None:
+    outcome = preview("wmt14_en_de", step, ROOT / "examples" / "wmt14_en_de")
+    assert outcome.code == 0 and "== " in outcome.stdout, outcome.stderr
+    assert not Path("/nonexistent").exists()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "machines", "step", "expected"),
+    [
+        ("8", "1", "5_mask_predict", ("8", "8000", "2")),
+        ("1", "2", "5_mask_predict", ("2", "8000", "8")),
+        ("0", "1", "5_mask_predict", ("1", "8000", "16")),
+        ("8", "1", "5_iterative_refinement", ("2", "1024", "1")),
+    ],
+)
+def test_an_update_has_the_papers_tokens_on_any_number_of_gpus(
+    gpus: str, machines: str, step: str, expected: Tuple[str, str, str]
+) -> None:
+    outcome = preview("wmt14_en_de", step, GPUS=gpus, MACHINES=machines, MASTER="host:1")
+    assert outcome.code == 0, outcome.stderr
+    found = tuple(flag_of(outcome, flag) for flag in ("--distributed-world-size", "--max-tokens", "--update-freq"))
+    assert found == expected
+
+
+def test_few_tokens_are_the_first_machines_alone() -> None:
+    many = {"GPUS": "8", "MACHINES": "2", "MASTER": "host:1"}
+    first = preview("wmt14_en_de", "5_iterative_refinement", **many)
+    assert "\nfairseq-train " in first.stdout and flag_of(first, "--distributed-world-size") == "2"
+    second = preview("wmt14_en_de", "5_iterative_refinement", MACHINE="1", **many)
+    assert second.code == 0 and "fairseq-train" not in second.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"DATA": "Raw"}, "DATA is distilled or raw"),
+        ({"PRECISION": "half"}, "PRECISION is fp16"),
+        ({"MAX_TOKENS": "many"}, "whole numbers above 0"),
+        ({"MACHINES": "2", "GPUS": "2"}, "wants MASTER=HOST:PORT"),
+        ({"MACHINES": "2", "GPUS": "0"}, "wants GPUs"),
+        ({"DRY_RUN": "", "GPUS": "64"}, "GPUS=64, but"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_one_line(variables: Dict[str, str], complaint: str, tmp_path: Path) -> None:
+    outcome = preview("wmt14_en_de", "5_mask_predict", **{"OUT": str(tmp_path), **variables})
+    assert outcome.code == 2 and complaint in outcome.stderr and outcome.stderr.count("\n") == 1
+
+
+def test_the_gpus_of_the_user_are_those_that_are_used(tmp_path: Path) -> None:
+    line = f'source {ROOT}/examples/wmt14_en_de/recipe.sh; echo "$GPUS $CUDA_VISIBLE_DEVICES ${{DEVICE[*]}}"'
+    for given, expected in (({}, "2 3,5 "), ({"GPUS": "1"}, "1 3 "), ({"GPUS": "0"}, "0  --cpu")):
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "3,5", "OUT": str(tmp_path), **given}
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment, timeout=60)
+        assert done.stdout == expected + "\n", done.stderr
+
+
+def test_an_archive_that_changed_since_it_was_first_fetched_is_refused(run: Run, mirror: Any, tmp_path: Path) -> None:
+    address, archive = mirror("iwslt16_de_en"), tmp_path / "archives" / "2016-01.tgz"
+    succeed(run("iwslt16_de_en", "1_download", MIRRORS=address))
+    (tmp_path / "out" / "download" / "2016-01.tgz").unlink()
+    archive.write_bytes(tgz({"another": b"text"}))
+    outcome = run("iwslt16_de_en", "1_download", MIRRORS=address, PATH=without_network(tmp_path))
+    assert outcome.code == 2 and "has another checksum than the one recorded" in outcome.stderr
+
+
+def test_another_machine_goes_on_with_a_training(run: Run, shelf: Any, tmp_path: Path) -> None:
+    """Other tokens at once, a later end: the same training; other tokens an update: another, the old one is kept."""
+    recipe, models = "iwslt16_de_en", tmp_path / "out" / "models"
+    for step in ("1_download --offline", "2_prepare", "3_teacher"):
+        name, *more = step.split()
+        succeed(run(recipe, name, *more, *([shelf(recipe)] if more else [])))
+    longer = succeed(run(recipe, "3_teacher", MAX_TOKENS="1000", UPDATES="40"))
+    log = (tmp_path / "out" / "logs" / "teacher.log").read_text()
+    assert "@ 30 updates" in log and "put aside" not in longer.stdout
+    other = succeed(run(recipe, "3_teacher", TOKENS="900", UPDATES="3"))
+    assert "put aside" in other.stdout and (models / "teacher.before" / "checkpoint_last.pt").exists()
+    assert "done before" in succeed(run(recipe, "3_teacher", TOKENS="900", UPDATES="3", MAX_TOKENS="300")).stdout
+    downloaded = succeed(run(recipe, "1_download", "--offline", tmp_path / "archives"))
+    assert "done before" in downloaded.stdout and "done before" in run(recipe, "2_prepare").stdout
+    assert "nothing decodes as cmlm-t99" in run(recipe, "6_decode", "cmlm-t99").stderr
+
+
+def test_a_valid_set_may_be_held_out_of_any_corpus(run: Run, shelf: Any, tmp_path: Path) -> None:
+    succeed(run("wmt14_en_de", "1_download", "--offline", shelf("wmt14_en_de")))
+    first = succeed(run("wmt14_en_de", "2_prepare", HOLD_OUT="10"))
+    assert "23 of them to" in first.stderr and "extract-valid" not in first.stdout
+    assert (tmp_path / "out" / "bpe" / "valid.en").read_text().count("\n") == 23
+    again = succeed(run("wmt14_en_de", "2_prepare", HOLD_OUT="10"))
+    assert {line.split(": ")[1] for line in again.stdout.splitlines() if line} == {"done before"}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # The archives, each from the first of its addresses that serves it whole.
 # shellcheck disable=SC1091
-source "${BASH_SOURCE[0]%/*}/recipe.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 begin "${BASH_SOURCE[0]}" download "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Scores, beside those of the papers.
 # shellcheck disable=SC1091
-source "${BASH_SOURCE[0]%/*}/recipe.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 begin "${BASH_SOURCE[0]}" score "$@"

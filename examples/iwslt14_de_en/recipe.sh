@@ -3,7 +3,7 @@
 # merges, pairs of up to 175 tokens and a ratio of 1.5, every 23rd pair validates, all dev and test sets of 2010 to 2012
 # are the test set. Scores are of lower-cased text on either side.
 if [[ -n ${HERE:-} ]]; then return; fi
-HERE=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SOURCE=de TARGET=en SIZE=${SIZE:-iwslt14_de_en}
 
 MIRROR=dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # The test set by every model that was trained, in every way that its script says.
 # shellcheck disable=SC1091
-source "${BASH_SOURCE[0]%/*}/recipe.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 begin "${BASH_SOURCE[0]}" decode "$@"

@@ -3,7 +3,7 @@
 # figures are of tst2013), tst2014 to test. No filter is known of them: pairs of up to 250 tokens stay.
 # YEAR=2017: the release of 2017 from GitHub, where Google Drive does not serve that of 2016; its training text is larger.
 if [[ -n ${HERE:-} ]]; then return; fi
-HERE=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SOURCE=de TARGET=en SIZE=${SIZE:-iwslt16_de_en}
 
 DRIVE="https://drive.usercontent.google.com/download?confirm=t&export=download&id="

@@ -61,6 +61,7 @@ SEARCH=(--lenpen 1.5) # of the teacher's beams; chosen on the valid set among 1,
 #   <method>_best=(FLAGS)                   decodes as well as it can, whatever the time
 #   <method>_rows                           calls  row ID WORDS-OF-TRAINING FLAGS...  for each row with a score
 #   <method>_gap                            likewise, if there is one, for what explains a gap to the teacher: a table apart
+#   <method>_shown=(FLAGS)                  decodes the sentences that are shown pass by pass, if any are
 #   <method>_timed MODEL TRAINED N          likewise for rows of times alone, with N tokens a hypothesis
 #   <method>_base=(FLAGS)                   fairseq-train's, for the model of base size that is timed untrained
 read -ra METHODS <<<"${METHODS:-$(cd "$HERE/systems" && printf '%s ' *.sh | sed 's/\.sh//g')}"
@@ -234,15 +235,16 @@ draw() {
   python scripts/training_curve.py "$MODELS/teacher.curve.json" --figure "$RESULTS/figures/teacher"
 }
 
-# Some sentences of the test set, pass by pass.
+# show METHOD: some sentences of the test set, pass by pass
 show() {
-  local sentences references i arguments=()
+  local method=$1 sentences references i arguments=()
   mapfile -t sentences < <(head -n 8 "$RAW/test.$SOURCE")
   mapfile -t references < <(head -n 8 "$RAW/test.$TARGET")
   for i in "${!sentences[@]}"; do arguments+=(--sentence "${sentences[i]}" --reference "${references[i]}"); done
+  local -n shown=${method}_shown
   python scripts/show_refinement.py "$OUT/bin" "${DECODE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" \
-    --path "$MODELS/mask_predict-distilled.pt" --iter-decode-max-iter 3 --tokenizer moses --bpe subword_nmt \
-    --bpe-codes "$OUT/codes" "${arguments[@]}" --html "$RESULTS/refinement.html"
+    --path "$MODELS/$method-distilled.pt" "${shown[@]}" --tokenizer moses --bpe subword_nmt \
+    --bpe-codes "$OUT/codes" "${arguments[@]}" --html "$RESULTS/refinement/$method.html"
 }
 
 # As many hypotheses as sources, whatever the size of a batch; equal check sums say that they are the same ones.
@@ -342,8 +344,11 @@ drawn=("${figures[@]/#/$RESULTS/figures/}" "$RESULTS/figures/teacher")
 step figures from "$RESULTS/results.json" to "${drawn[@]/%/.png}" "${drawn[@]/%/.svg}" -- draw "${figures[@]}"
 if [[ " ${METHODS[*]} " == *" mask_predict "* ]]; then
   step count from "$OUT/bin" "$MODELS/mask_predict-distilled.pt" to "$OUT/counts.txt" -- count
-  step show from "$MODELS/mask_predict-distilled.pt" to "$RESULTS/refinement.html" -- show
 fi
+for method in "${METHODS[@]}"; do
+  declare -p "${method}_shown" >/dev/null 2>&1 || continue
+  step "show-$method" from "$MODELS/$method-distilled.pt" to "$RESULTS/refinement/$method.html" -- show "$method"
+done
 if [[ -n $RETRAIN ]]; then
   step nbest from "$MODELS/teacher.pt" to "$OUT/nbest/nbest.gz" -- \
     distil_scored "$OUT/nbest" --beam 20 --nbest 20 --max-tokens 2000

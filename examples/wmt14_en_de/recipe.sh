@@ -2,7 +2,7 @@
 # WMT14 English to German, cut as fairseq's prepare-wmt14en2de.sh --icml17 cuts it, with 32,000 merges (Sun & Yang 2020) and
 # newstest2013 to validate. HOLD_OUT=100: every hundredth training pair validates, as in that script.
 if [[ -n ${HERE:-} ]]; then return; fi
-HERE=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SOURCE=en TARGET=de SIZE=${SIZE:-wmt14_en_de}
 
 WMT13=statmt.org/wmt13 WMT14=statmt.org/wmt14

@@ -3,7 +3,7 @@
 # ROMANIAN=comma writes s and t with a comma below where old code pages left a cedilla; plain: all letters without marks, as
 # Sennrich et al. 2016 do with Romanian sources; none: as the text stands.
 if [[ -n ${HERE:-} ]]; then return; fi
-HERE=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SOURCE=ro TARGET=en SIZE=${SIZE:-wmt16_ro_en}
 
 WMT16=data.statmt.org/wmt16/translation-task EUROPARL=training-parallel-ep-v8.tgz

@@ -197,6 +197,6 @@ base.register_presets(
     small={"dropout": 0.1, **PRENORM},
     iwslt16_de_en={"dropout": 0.1, **PRENORM},
     iwslt14_de_en={"dropout": 0.3, **PRENORM},
-    wmt14_en_de={"dropout": 0.3, "share_all_embeddings": True},
-    wmt16_ro_en={"dropout": 0.3, "share_all_embeddings": True},
+    wmt14_en_de={"dropout": 0.3},
+    wmt16_ro_en={"dropout": 0.3},
 )

@@ -287,3 +287,9 @@ def test_what_some_papers_did_to_a_text(
     write(tmp_path / "text", ["Şi “Ţara” ȘI TÂNĂR"])
     assert run("tokenize", "--input", tmp_path / "text", "--lang", "ro", "--output", tmp_path / "t", *flags)[0] == 0
     assert (tmp_path / "t").read_text(encoding="utf-8") == expected + "\n"
+
+
+def test_romanian_rules_are_for_romanian_alone(run: Callable[..., Ended], tmp_path: Path) -> None:
+    write(tmp_path / "text", ["Beşiktaş"])
+    plain = ("--input", tmp_path / "text", "--lang", "en", "--output", tmp_path / "t", "--romanian", "plain")
+    assert run("tokenize", *plain)[0] == 0 and (tmp_path / "t").read_text(encoding="utf-8") == "Beşiktaş\n"

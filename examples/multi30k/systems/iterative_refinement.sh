@@ -3,6 +3,7 @@
 
 iterative_refinement_data=(distilled)
 iterative_refinement_base=(--arch iterative_refinement_wmt14_en_de --criterion token_length)
+iterative_refinement_shown=(--iter-decode-max-iter 19)
 iterative_refinement_best=(--iter-decode-max-iter 9 --stop-rule none)
 
 iterative_refinement_train() {
@@ -23,6 +24,7 @@ iterative_refinement_rows() {
 iterative_refinement_gap() {
   local model=(--baseline beam4 --path "$MODELS/iterative_refinement-distilled.pt" --iter-decode-max-iter 19)
   row lee-jaccard5 distilled "${model[@]}" --stop-rule jaccard --stop-window 5
+  row lee-jaccard6 distilled "${model[@]}" --stop-rule jaccard --stop-window 6
   row lee-oracle5 distilled "${model[@]}" --stop-rule oracle --stop-window 5
   row lee-adaptive-collapsed distilled "${model[@]}" --collapse-repeats
   row lee-adaptive-l5 distilled "${model[@]}" --iter-decode-with-beam 5

@@ -3,6 +3,7 @@
 
 mask_predict_data=(raw distilled)
 mask_predict_base=(--arch mask_predict_wmt14_en_de --criterion token_length)
+mask_predict_shown=(--iter-decode-max-iter 3)
 mask_predict_best=(--iter-decode-max-iter 9 --iter-decode-with-beam 2)
 
 mask_predict_train() {
