@@ -81,7 +81,9 @@ def test_what_does_not_fit_is_one_line(
     assert ended.value.code == 2 and complaint in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no archive", tgz({"x.en": b"a\n" * 9999})[:-40]])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no archive", tgz({"x.en": b"a\n" * 9999})[:-40]], ids=["none", "empty", "text", "cut"]
+)
 def test_a_file_that_is_no_archive_is_one_line(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
