@@ -91,11 +91,11 @@ accept_empty() {
   fi
 }
 
+IFS=, read -ra seen <<<"${CUDA_VISIBLE_DEVICES:-}" # the GPUs that are ours
 # The shard of a sentence follows from fairseq's own splitting of the batches; ids stay those of the whole set.
 start_shard() {
   if ((option[gpus])); then
-    local nth=$(($2 % option[gpus])) seen
-    IFS=, read -ra seen <<<"${CUDA_VISIBLE_DEVICES:-}"
+    local nth=$(($2 % option[gpus]))
     export CUDA_VISIBLE_DEVICES=${seen[nth]:-$nth}
   fi
   fairseq-generate "${option[data]}" --user-dir "$root/nar_plugin" --task "${option[task]}" \
