@@ -85,6 +85,14 @@ def preprocess(corpus: Path, folder: Path, *more: Any) -> None:
     )
 
 
+def training_set(data: Path, folder: Path, count: int, seed: int) -> None:
+    """Binarise ``count`` toy pairs for training alone, with the dictionaries of ``data``."""
+    write_pairs(folder / "train", toy_pairs(count, seed))
+    files = ("--trainpref", folder / "train", "--destdir", folder, "--source-lang", "src", "--target-lang", "tgt")
+    dictionaries = ("--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt")
+    succeed("fairseq-preprocess", "--user-dir", PLUGIN, *files, *dictionaries)
+
+
 @pytest.fixture(scope="session")
 def data(corpus: Path, once: Any) -> Path:
     """Binarised with a dictionary a side; ``test`` has 60 sentences, ``test1`` has 9."""

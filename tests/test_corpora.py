@@ -343,6 +343,28 @@ def preview(recipe: str, name: str, folder: Path = ROOT, **variables: str) -> Ou
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "step", "variables", "word"),
+    [
+        ("wmt14_en_de", "3_teacher", {"TEACHER": "big"}, "transformer_vaswani_wmt_en_de_big"),
+        ("wmt14_en_de", "5_mask_predict", {"DATA": "raw"}, "/nonexistent/out/bin "),
+        ("wmt14_en_de", "5_mask_predict", {"SEED": "7"}, "--seed 7"),
+        ("wmt14_en_de", "2_prepare", {"HOLD_OUT": "100"}, "--hold-out 100"),
+        ("wmt14_en_de", "2_prepare", {"MERGES": "99"}, "--merges 99"),
+        ("wmt14_en_de", "1_download", {"MIRRORS": "http://nearer.example/"}, "http://nearer.example/"),
+        ("wmt16_ro_en", "2_prepare", {"ROMANIAN": "plain"}, "--romanian plain"),
+        ("wmt16_ro_en", "2_prepare", {"SEPARATE": "1"}, "/nonexistent/out/kept/train.ro:ro --codes"),
+        ("iwslt16_de_en", "1_download", {"YEAR": "2017"}, "2017-01-trnted/texts/en/de/en-de.tgz"),
+    ],
+)
+def test_a_variable_changes_what_is_done(recipe: str, step: str, variables: Dict[str, str], word: str) -> None:
+    """Without it the word is not there."""
+    given = {"GPUS": "0", "PYTHONUNBUFFERED": "1"}
+    plain, changed = (preview(recipe, step, **given, **more) for more in ({}, variables))
+    assert plain.code == changed.code == 0, changed.stderr
+    assert word not in plain.stdout and word in changed.stdout
+
+
 def flag_of(outcome: Outcome, name: str) -> str:
     (line,) = [line for line in outcome.lines if "fairseq-train" in line]
     words = shlex.split(line)

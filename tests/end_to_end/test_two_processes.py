@@ -18,8 +18,8 @@ from torch import distributed
 
 from nar_plugin import compat
 from tests import tiny
-from tests.conftest import CRITERIONS, LIMITS, toy_pairs, write_pairs
-from tests.end_to_end.programs import PLUGIN, ROOT, TASK, Outcome, begun, logged, read, succeed
+from tests.conftest import CRITERIONS, LIMITS, training_set
+from tests.end_to_end.programs import ROOT, TASK, Outcome, begun, logged, read, succeed
 
 PAIR = ("--distributed-no-spawn", "--distributed-world-size", 2, "--distributed-backend", "gloo")
 SGD = ("--optimizer", "sgd", "--momentum", 0.9, "--lr", 0.05, "--lr-scheduler", "fixed", "--clip-norm", 1)
@@ -29,14 +29,7 @@ LOG = ("--log-format", "json", "--log-interval", 1, "--no-progress-bar", "--disa
 @pytest.fixture(scope="module")
 def thirty_two(data: Path, once: Any) -> Path:
     """A training set of 32 sentences of very different lengths."""
-
-    def make(folder: Path) -> None:
-        write_pairs(folder / "train", toy_pairs(32, 4))
-        files = ("--trainpref", folder / "train", "--destdir", folder, "--source-lang", "src", "--target-lang", "tgt")
-        dictionaries = ("--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt")
-        succeed("fairseq-preprocess", "--user-dir", PLUGIN, *files, *dictionaries)
-
-    return once("thirty_two", make)
+    return once("thirty_two", lambda folder: training_set(data, folder, 32, 4))
 
 
 def options(name: str, folder: Path, *more: Any) -> List[Any]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nar_plugin import compat
-from tests.conftest import LIMITS, QUIET, STUDENT, toy_pairs, write_pairs
-from tests.end_to_end.programs import PLUGIN, TASK, logged, succeed
+from tests.conftest import LIMITS, QUIET, STUDENT, training_set
+from tests.end_to_end.programs import TASK, logged, succeed
 
 SGD = ("--optimizer", "sgd", "--momentum", 0.9, "--lr", 0.05, "--lr-scheduler", "fixed")
 
@@ -16,14 +16,7 @@ SGD = ("--optimizer", "sgd", "--momentum", 0.9, "--lr", 0.05, "--lr-scheduler", 
 @pytest.fixture(scope="module")
 def sixteen(data: Path, once: Any) -> Path:
     """A training set of 16 sentences of very different lengths."""
-
-    def make(folder: Path) -> None:
-        write_pairs(folder / "train", toy_pairs(16, 3))
-        files = ("--trainpref", folder / "train", "--destdir", folder, "--source-lang", "src", "--target-lang", "tgt")
-        dictionaries = ("--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt")
-        succeed("fairseq-preprocess", "--user-dir", PLUGIN, *files, *dictionaries)
-
-    return once("sixteen", make)
+    return once("sixteen", lambda folder: training_set(data, folder, 16, 3))
 
 
 def train(data: Path, folder: Path, *options: Any) -> Tuple[List[Dict[str, Any]], Dict[str, torch.Tensor]]:

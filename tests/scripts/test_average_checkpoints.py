@@ -202,6 +202,14 @@ def test_the_best_are_those_of_bleu_where_no_metric_is_said(run: Run, tmp_path: 
     assert files == ["checkpoint.best_bleu_30.1230.pt"]
 
 
+def test_fewer_than_asked_for_are_averaged_only_where_that_is_said(run: Run, tmp_path: Path) -> None:
+    save(tmp_path / "checkpoint.best_bleu_30.1230.pt", 1)
+    command = ("--dir", tmp_path, "--best", 5)
+    assert "5 checkpoints asked for, 1 found" in refused(run, tmp_path / "out.pt", *command)
+    _, files = averaged(run, tmp_path / "out.pt", *command, "--or-fewer")
+    assert files == ["checkpoint.best_bleu_30.1230.pt"]
+
+
 UNLIKE: Dict[str, Tuple[Dict[str, Any], str]] = {
     "more parameters": ({"extra": torch.ones(1)}, "parameter extra stands in one only"),
     "fewer parameters": ({"half": None}, "parameter half stands in one only"),
