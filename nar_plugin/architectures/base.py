@@ -77,10 +77,10 @@ SIZES: Dict[str, Dict[str, Any]] = {
 """Preset sizes. iwslt16_de_en is that of Lee et al. 2018 (released code), iwslt14_de_en that of Sun & Yang 2020."""
 
 
-def register_presets(model: str, **changes: Dict[str, Any]) -> None:
+def register_presets(model: str, alias: str = "", **changes: Dict[str, Any]) -> None:
     """Register ``<model>_<size>`` for every size; ``changes[size]`` are further options that a preset sets.
 
-    A preset fills in only what the user left out.
+    A preset fills in only what the user left out. With ``alias`` the model has a second name, and its presets too.
     """
 
     def preset(options: Dict[str, Any]) -> Callable[[Namespace], None]:
@@ -101,7 +101,10 @@ def register_presets(model: str, **changes: Dict[str, Any]) -> None:
             "decoder_attention_heads": size["heads"],
             **changes.get(name, {}),
         }
-        register_model_architecture(model, f"{model}_{name}")(preset(options))
+        for arch in filter(None, (model, alias)):
+            register_model_architecture(model, f"{arch}_{name}")(preset(options))
+    if alias:
+        register_model_architecture(model, alias)(preset({}))
 
 
 class DecodingModel(BaseFairseqModel):
@@ -147,16 +150,21 @@ class DecodingModel(BaseFairseqModel):
         """Draw all weights as ``--initialization`` says."""
         self.apply(transformer.INITIALIZATIONS[str(self.cfg.initialization)])
 
-    def build_stack(self, side: str, **blocks: bool) -> transformer.Stack:
-        """The ``encoder`` or ``decoder`` stack that the configuration asks for, of layers with these blocks."""
+    def build_stack(
+        self, side: str, layers: int = 0, has_source: Optional[bool] = None, **blocks: bool
+    ) -> transformer.Stack:
+        """The ``encoder`` or ``decoder`` stack that the configuration asks for, of layers with these blocks.
+
+        ``layers`` and ``has_source``: others than that side's (a posterior is neither).
+        """
         cfg = self.cfg
         return transformer.Stack(
-            getattr(cfg, f"{side}_layers"),
+            layers or getattr(cfg, f"{side}_layers"),
             cfg.encoder_embed_dim,
             getattr(cfg, f"{side}_ffn_embed_dim"),
             getattr(cfg, f"{side}_attention_heads"),
             is_prenorm=cfg.normalize_before,
-            has_source=side == "decoder",
+            has_source=side == "decoder" if has_source is None else has_source,
             activation=str(cfg.activation_fn),
             dropout=cfg.dropout,
             attention_dropout=cfg.attention_dropout,

@@ -65,7 +65,7 @@ TASK_FLAGS: dict[str, Any] = {
 }
 """Decode flags of the task that the loop understands, and their values when silent."""
 
-MODEL_FLAGS: dict[str, Any] = {"decode_samples": 0}
+MODEL_FLAGS: dict[str, Any] = {"decode_samples": 0, "decode_sample_noise": 0.5}
 """Those that only a model understands; they reach it in ``Ask.options``."""
 
 
@@ -112,11 +112,14 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
     if limit is not None and limit < 1:
         raise UsageError(f"--max-candidate-tokens {limit}: it takes 1 or more")
     candidates, nbest = int(getattr(args, "iter_decode_with_beam", 1)), int(getattr(args, "nbest", 1))
+    searched = "--iter-decode-with-beam" if "iter_decode_with_beam" in model.decode_flags else "--decode-samples"
+    if searched == "--decode-samples":
+        candidates = max(1, int(cfg.decode_samples))
     iterations = int(getattr(args, "iter_decode_max_iter", model.silent_iterations))
     if iterations < 0 or candidates < 1:
         raise UsageError("--iter-decode-max-iter needs 0 or more, --iter-decode-with-beam 1 or more")
     if nbest > candidates:
-        raise UsageError(f"--nbest {nbest} needs --iter-decode-with-beam {nbest} or more candidates")
+        raise UsageError(f"--nbest {nbest} needs {searched} {nbest} or more candidates")
     if float(getattr(args, "lenpen", 1)) != 1 and cfg.rescore_norm != "lenpen":
         raise UsageError("--lenpen needs --rescore-norm lenpen")
     stop_rule = str(cfg.stop_rule or getattr(model, "default_stop_rule", "none"))
@@ -127,8 +130,8 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
         raise UsageError("--stop-window and --stop-distance have no effect on --stop-rule none")
     if stop_rule == "oracle" and distance:
         raise UsageError("--stop-distance has no effect on --stop-rule oracle")
-    if cfg.decode_samples < 0:
-        raise UsageError("--decode-samples needs 0 or more")
+    if cfg.decode_samples < 0 or cfg.decode_sample_noise < 0:
+        raise UsageError("--decode-samples and --decode-sample-noise need 0 or more")
     return DecodeOptions(
         iterations=iterations,
         candidates=candidates,

@@ -55,7 +55,14 @@ class TranslationNarConfig(TranslationConfig):
     )
     collapse_repeats: bool = field(default=False, metadata={"help": "drop tokens equal to their left neighbour"})
     decode_samples: int = field(
-        default=0, metadata={"help": "refine so many samples beside the most probable words, and average (Lee)"}
+        default=0,
+        metadata={
+            "help": "iterative refinement: refine so many samples beside the most probable words, and average; latent "
+            "models: so many candidates, the first without noise"
+        },
+    )
+    decode_sample_noise: float = field(
+        default=0.5, metadata={"help": "spread of latent candidates, in standard deviations of the prior"}
     )
     cpu_autocast: bool = field(
         default=False,
