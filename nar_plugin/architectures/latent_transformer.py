@@ -32,25 +32,9 @@ from . import base
 
 
 @dataclass
-class LatentTransformerConfig(base.TransformerConfig):
-    """The paper's blocks: sinusoids, ReLU, Glorot's initialisation, embeddings scaled by √d, norm before each block."""
-
-    positions: ChoiceEnum(["learned", "sinusoidal"]) = field(  # type: ignore[valid-type]
-        default="sinusoidal", metadata={"help": "position embeddings"}
-    )
-    initialization: ChoiceEnum(["bert", "xavier"]) = field(  # type: ignore[valid-type]
-        default="xavier", metadata={"help": "bert: N(0, 0.02); xavier: Glorot, embeddings scaled by sqrt(d)"}
-    )
-    activation_fn: ChoiceEnum(["gelu", "relu"]) = field(  # type: ignore[valid-type]
-        default="relu", metadata={"help": "feed-forward activation"}
-    )
-    post_norm: bool = field(default=False, metadata={"help": "layer norm after each block, not before"})
+class LatentTransformerConfig(base.GaussianConfig):
     latent: ChoiceEnum(["gaussian"]) = field(  # type: ignore[valid-type]
         default="gaussian", metadata={"help": "what a latent is"}
-    )
-    latent_size: int = field(default=8, metadata={"help": "dimensions of a Gaussian latent"})
-    posterior_layers: int = field(
-        default=0, metadata={"help": "layers of each of the posterior's two stacks; 0: as many as the decoder's"}
     )
     length_kernel: ChoiceEnum(["gaussian", "prefix"]) = field(  # type: ignore[valid-type]
         default="gaussian", metadata={"help": "of the length transform: the paper's, or that of the released code"}
@@ -110,12 +94,10 @@ class LatentTransformerModel(base.DecodingModel):
     lengths inside count it, those that come from and go to the outside do not."""
 
     criterions = ("elbo_length",)
-    decode_flags = (base.CANDIDATE_FLAGS - {"iter_decode_with_beam"} | base.STOP_FLAGS) | {
-        "iter_decode_max_iter",
-        "gold_target_len",
-        "decode_samples",
-        "decode_sample_noise",
-    }
+    decode_flags = base.CANDIDATE_FLAGS - {"iter_decode_with_beam"} | base.STOP_FLAGS | base.LATENT_FLAGS
+    candidate_flags = ("decode_samples",)
+    inferences = ("delta", "mean")
+    sample_noise = 0.5
     silent_iterations = 1
     default_stop_rule = "fixed-point"
 
@@ -207,7 +189,7 @@ class LatentTransformerModel(base.DecodingModel):
         target, is_token = self.begun(*right_padded(self.required(target), self.symbols.pad))
         encoded = self.encode(src_tokens, src_lengths)
         mean, std = self.infer(encoded, target, is_token)
-        latents = mean + std * gaussian.draws(keys, mean.size(1), mean.size(2))
+        latents = gaussian.sample(mean, std, keys)
         lifted, lengths = self.lift(latents.to(self.lift.weight.dtype)), is_token.sum(1)
         logits = self.project(self.decode(encoded, lifted, lengths, is_token)[is_token])
         classes = method.length_classes(encoded.is_source.sum(1), lengths)
@@ -224,8 +206,7 @@ class LatentTransformerModel(base.DecodingModel):
             sample = torch.arange(ask.n, device=latents.device).repeat(len(encoded.mean))
             keys = noise.fold(ask.seeds().repeat_interleave(ask.n), sample)
             spread = ask.options["decode_sample_noise"] * encoded.std.repeat_interleave(ask.n, 0)
-            drawn = spread * gaussian.draws(keys, latents.size(1), latents.size(2))
-            latents = latents + drawn.masked_fill((sample == 0)[:, None, None], 0.0)
+            latents = torch.where((sample == 0)[:, None, None], latents, gaussian.sample(latents, spread, keys))
         lengths = None
         if ask.lengths is not None:
             lengths = (

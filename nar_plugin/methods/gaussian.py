@@ -41,3 +41,8 @@ def draws(keys: Tensor, positions: int, size: int) -> Tensor:
     """(B,) keys to (B, positions, size) standard normal numbers, a position's whatever the number of positions."""
     halves = noise.uniform(keys, positions * size).double() + 2.0**-25  # never 0 or 1
     return torch.special.ndtri(halves).float().view(len(keys), positions, size)
+
+
+def sample(mean: Tensor, std: Tensor, keys: Tensor) -> Tensor:
+    """(B, P, Z) mean + std ⊙ ε, with the ε of (B,) keys; the gradient reaches mean and std."""
+    return mean + std * draws(keys, mean.size(1), mean.size(2))

@@ -12,6 +12,7 @@ from nar_plugin.methods import gaussian, noise
 from nar_plugin.methods import lanmt as method
 from nar_plugin.methods.contract import Ask
 from tests import tiny
+from tests.architectures import behaviours
 from tests.tiny import BOS, EOS, PAD, decode, random_rows, sample_of, texts
 
 SOURCES, TARGETS = random_rows(12, 9, seed=5), random_rows(12, 9, seed=6)
@@ -39,6 +40,10 @@ def started(model: Any, rows: list[list[int]], n: int = 1, spread: float = 1.0) 
     ask = Ask(n=n, seeds=lambda: seeds, options={"decode_samples": n, "decode_sample_noise": spread})
     many = encoded.select(torch.arange(len(rows)).repeat_interleave(n))
     return many, model.start(many, model.propose(encoded, ask))
+
+
+def test_every_behaviour_has_a_test() -> None:
+    assert behaviours.numbers("LANMT") == set(range(1, 37))
 
 
 def test_lanmt_is_a_name_of_the_latent_transformer() -> None:
@@ -235,42 +240,20 @@ def test_every_part_has_a_gradient() -> None:
         assert weight.grad is not None and bool(weight.grad.abs().max() > 0), name
 
 
-OTHER = 10
-"""Word w + 10 says what word w says."""
-
-
-def two_ways(count: int, seed: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Sources of ten words, each to be copied, or to be said in ten other words throughout, by a coin."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = [(torch.randint(0, OTHER, (2 + i % 6,), generator=generator) + 4).tolist() for i in range(count)]
-    coins = (torch.rand(count, generator=generator) < 0.5).tolist()
-    return rows, [row if coin else [word + OTHER for word in row] for row, coin in zip(rows, coins, strict=True)]
-
-
 @pytest.fixture(scope="module")
 def trained() -> Iterator[Any]:
-    """A small model that has learnt to say a sentence in one of two ways."""
-    torch.manual_seed(1)
-    model = tiny.tiny_model(arch="lanmt_tiny", is_lively=False, encoder_embed_dim=64).train()
-    loss_of = ElboLengthCriterion(tiny.stand_in_task(), 0.0, "sentence", 1.0, 1.0, 0, 0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for step in range(450):
-        loss, size, _ = loss_of(model, sample_of(*two_ways(64, seed=100 + step), epoch=step))
-        optimizer.zero_grad()
-        (loss / size).backward()
-        optimizer.step()
-    yield model.eval()
+    yield tiny.two_ways_model("lanmt_tiny", encoder_embed_dim=64)
 
 
 def coherent(model: Any, rows: list[list[int]], **options: Any) -> int:
     """Sources said wholly one way."""
     said = [row[:-1] for row in texts(decode(model, sample_of(rows), **{"of_model": PLAIN, **options}))]
-    return sum(row in (source, [word + OTHER for word in source]) for row, source in zip(said, rows, strict=True))
+    return sum(row in (source, [word + tiny.OTHER for word in source]) for row, source in zip(said, rows, strict=True))
 
 
 def test_a_delta_step_makes_one_sentence_of_a_mixture(trained: Any) -> None:
     """LANMT-15: on sentences never seen: more are said wholly one way, and the bound of what is said does not fall."""
-    rows, _ = two_ways(200, seed=7)
+    rows, _ = tiny.two_ways(200, seed=7)
     counts = [coherent(trained, rows, iterations=k) for k in (0, 1, 2)]
     assert counts[0] + 5 < counts[1] <= counts[2]
     with torch.no_grad():
@@ -286,14 +269,14 @@ def test_a_delta_step_makes_one_sentence_of_a_mixture(trained: Any) -> None:
 
 
 def test_a_search_finds_what_one_candidate_does_not(trained: Any) -> None:
-    rows, _ = two_ways(200, seed=8)
+    rows, _ = tiny.two_ways(200, seed=8)
     assert coherent(trained, rows, iterations=1, **searched(10)) > coherent(trained, rows, iterations=1) + 5
 
 
 @torch.no_grad()
 def test_the_bound_is_no_more_than_the_importance_weighted_one(trained: Any) -> None:
     """The mean over samples of log w is at most the log of the mean of w, and both rise with a better posterior."""
-    sources, targets = two_ways(20, seed=9)
+    sources, targets = tiny.two_ways(20, seed=9)
     encoded, target = encoded_of(trained, sources), tiny.stacked(targets)
     begun, is_token = trained.begun(target, target != PAD)
     mean, std = trained.infer(encoded, begun, is_token)

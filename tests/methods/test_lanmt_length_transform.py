@@ -70,7 +70,7 @@ def test_a_sentence_is_transformed_alone_as_in_a_batch() -> None:
 
 
 def test_the_spread_is_learnt_and_its_sign_means_nothing() -> None:
-    """LANMT-12."""
+    """LANMT-12: with an ordinary gradient."""
     sigma = torch.tensor(0.9, requires_grad=True)
     values = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(1))
     source, lengths = torch.ones(1, 5, dtype=torch.bool), torch.tensor([4])
