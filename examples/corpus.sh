@@ -14,6 +14,8 @@
 #   SCORE                 flags of expected.py
 # 3_teacher.sh and each 5_<method>.sh, one a method, set what a training is, after they have sourced recipe.sh:
 #   METHOD FLAGS          its name, and fairseq-train's flags
+#   FINETUNE              if set, flags of a second training, from the first one's model, for FINETUNE_UPDATES
+#   LATENT                if set, another method's model that it stands on
 #   TOKENS UPDATES BEST   target tokens an update, updates, checkpoints averaged, the best by BLEU
 #   DECODES               "ID FLAGS...": each way that its model decodes
 # shellcheck disable=SC2034,SC2153,SC2154,SC1091  # variables for lib.sh; variables from recipe.sh
@@ -170,7 +172,8 @@ COMMON=(--task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-l
   --optimizer adam --log-interval 100 --eval-bleu --eval-bleu-remove-bpe --eval-bleu-detok moses
   --best-checkpoint-metric bleu --maximize-best-checkpoint-metric --no-epoch-checkpoints --save-interval-updates 2000
   --validate-interval-updates 2000 --keep-interval-updates 1)
-if [[ -z $SEPARATE ]]; then COMMON+=(--share-all-embeddings); fi
+SHARED=() # of models with embeddings of their own
+if [[ -z $SEPARATE ]]; then SHARED=(--share-all-embeddings); fi
 HALF=() # of fairseq-generate, which knows no bfloat16
 case ${PRECISION:=fp16} in
   fp16 | bf16) if ((GPUS > 0)); then COMMON+=("--$PRECISION") HALF=(--fp16); fi ;;
@@ -219,16 +222,29 @@ fit() {
     echo "so few tokens are the first machine's alone"
     return
   fi
-  train "$1" "$2" "${COMMON[@]}" "${SPREAD[@]}" --max-update "$UPDATES" --keep-best-checkpoints "$BEST" "${FLAGS[@]}"
+  train "$1" "$2" "${COMMON[@]}" "${SHARED[@]}" "${SPREAD[@]}" --max-update "$UPDATES" --keep-best-checkpoints "$BEST" \
+    "${FLAGS[@]}"
 }
+
+# fit_twice NAME DATA: where $FINETUNE says how, its training begins anew from the best of another
+fit_twice() {
+  if ((${#FINETUNE[@]} == 0)); then
+    fit "$@"
+    return
+  fi
+  fit "$1-first" "$2"
+  local FLAGS=("${FINETUNE[@]}" --finetune-from-model "$MODELS/$1-first.pt") UPDATES=$FINETUNE_UPDATES
+  fit "$@"
+}
+FINETUNE=()
 
 # The training of 3_teacher.sh or a 5_<method>.sh: on distilled data, with DATA=raw (and the teacher) on human translations.
 learn() {
   local name=$METHOD data=$OUT/bin-distilled
   if [[ $METHOD == teacher || $DATA == raw ]]; then data=$OUT/bin; fi
   if [[ $METHOD != teacher && $DATA == raw ]]; then name+=-raw; fi
-  SEAL="${FLAGS[*]} $TOKENS $UPDATES $BEST ${SEED:-1}" step "${0##*/}${name#"$METHOD"}" \
-    from "$data/train.$PAIR.$TARGET.bin" to "$MODELS/$name.pt" -- fit "$name" "$data"
+  SEAL="${FLAGS[*]} ${FINETUNE[*]} $TOKENS $UPDATES $BEST ${SEED:-1}" step "${0##*/}${name#"$METHOD"}" \
+    from "$data/train.$PAIR.$TARGET.bin" ${LATENT:+"$LATENT"} to "$MODELS/$name.pt" -- fit_twice "$name" "$data"
 }
 
 # The shards of all machines; the one that ends last puts them together.
@@ -257,6 +273,7 @@ distil_and_binarise() {
 # hypothesize ID MODEL FLAGS...: as many hypotheses as sources
 hypothesize() {
   local id=$1 model=$2 log=$OUT/logs/$1.decode.log hypotheses=$OUT/hypotheses/$1.txt
+  if [[ " ${*:3} " == *" --iter-decode-with-external-reranker "* ]]; then model+=:$MODELS/teacher.pt; fi
   local command=(fairseq-generate "$OUT/bin" "${DECODE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --gen-subset test
     --path "$model" --batch-size "${DECODE_BATCH:-50}" --tokenizer moses --bpe subword_nmt --bpe-codes "$OUT/codes.$SOURCE"
     "${@:3}")

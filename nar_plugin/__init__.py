@@ -8,8 +8,14 @@ from . import compat
 
 compat.apply()
 
-from .architectures import iterative_refinement, mask_predict  # noqa: E402,F401
-from .criterions import token_length  # noqa: E402,F401
+from .architectures import (  # noqa: E402,F401
+    iterative_refinement,
+    lanmt_continuous,
+    lanmt_refiner,
+    latent_transformer,
+    mask_predict,
+)
+from .criterions import elbo_length, score_matching, token_length  # noqa: E402,F401
 from .tasks import translation_nar  # noqa: E402,F401
 
 __version__ = "0.1.0"

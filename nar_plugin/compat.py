@@ -17,6 +17,7 @@ import contextlib
 import fileinput
 import functools
 import io
+import json
 import pickle
 import re
 import sys
@@ -31,7 +32,10 @@ from omegaconf import OmegaConf, open_dict
 
 from .methods.contract import UsageError
 
-__all__ = ["UsageError", "apply", "load_checkpoint", "load_model", "registered_model", "tolerate_bad_text"]
+__all__ = [
+    *("UsageError", "apply", "build_model", "load_checkpoint", "load_model", "load_weights", "model_options"),
+    *("registered_model", "tolerate_bad_text"),
+]
 
 
 def _allowed_types() -> List[Any]:
@@ -81,6 +85,27 @@ def load_model(path: str, task: Any) -> torch.nn.Module:
     """
     ensemble, _ = checkpoint_utils.load_model_ensemble([path], task=task)
     return ensemble[0].eval().requires_grad_(False)
+
+
+def model_options(state: Dict[str, Any]) -> str:
+    """The options of the model in a loaded checkpoint, as JSON, for ``build_model``."""
+    cfg = state.get("cfg") or {}
+    if not cfg.get("model"):
+        raise UsageError("the checkpoint does not say what its model is (an old version of fairseq wrote it?)")
+    return json.dumps(OmegaConf.to_container(OmegaConf.create(cfg["model"]), resolve=True), sort_keys=True)
+
+
+def build_model(options: str, task: Any) -> torch.nn.Module:
+    """The untrained model that ``model_options`` describes."""
+    return task.build_model(OmegaConf.create(json.loads(options)), from_checkpoint=True)
+
+
+def load_weights(model: torch.nn.Module, state: Dict[str, Any], path: str) -> None:
+    """Put the weights of a loaded checkpoint into ``model``. Raises UsageError where they do not fit it."""
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise UsageError(f"{path} does not fit these dictionaries or options: {_one_line(error)}") from None
 
 
 def registered_model(arch: str) -> Any:

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib
+import json
 import logging
 import sys
 import time
@@ -66,7 +67,8 @@ def replay(calls: List[Call]) -> None:
 def forward_passes(models: Sequence[Any]) -> List[Place]:
     """Where the passes of a decode are made: the model's own functions, and the halves of a teacher that rescores."""
     model, teachers = models[0], models[1:]
-    places = [(model, name) for name in ("encode", "decode", "project") if hasattr(model, name)]
+    parts = [part for part in (model, getattr(model, "latent", None)) if part is not None]
+    places = [(part, name) for part in parts for name in ("encode", "decode", "project") if hasattr(part, name)]
     places += [(module, "forward") for module in model.counted.values()]
     return places + [(half, "forward") for teacher in teachers for half in (teacher.encoder, teacher.decoder)]
 
@@ -144,11 +146,13 @@ class Engine:
         state = checkpoint_utils.load_checkpoint_to_cpu(self.paths[0])
         model = state["cfg"]["model"]
         options = vars(model) if isinstance(model, argparse.Namespace) else model
+        refined = json.loads(options.get("latent_options") or "{}")  # of the model that this one stands on
+        width = options.get("encoder_embed_dim") or refined.get("encoder_embed_dim", 0)
         progress = (state.get("extra_state") or {}).get("train_iterator", {})
         begun = progress.get("iterations_in_epoch")  # 0: the epoch is the next one, of which nothing is done
         return {
             "arch": str(options.get("_name") or options.get("arch")),
-            "size": "base" if options.get("encoder_embed_dim", 0) >= BASE_WIDTH else "small",
+            "size": "base" if width >= BASE_WIDTH else "small",
             "updates": (state.get("optimizer_history") or [{}])[-1].get("num_updates"),
             "epochs": progress["epoch"] - (not begun) if "epoch" in progress else None,
             "seed": state["cfg"]["common"]["seed"],

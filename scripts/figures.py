@@ -84,9 +84,9 @@ def family_of(name: str) -> str:
 
 
 def steps_of(row: Row) -> int:
-    """The number of steps in a row's id; 0 where there is none."""
+    """The number of steps in a row's id; 1 where there is none: cont-score, cont-score2."""
     found = STEP.search(row["id"])
-    return int(found[1]) if found else 0
+    return int(found[1]) if found else 1
 
 
 def grouped(rows: Sequence[Row], name: Callable[[str], str]) -> Dict[str, List[Row]]:
@@ -269,10 +269,15 @@ def write(name: str, rows: List[Row], stem: Path) -> None:
 
 def save(chart: Chart, stem: Path) -> None:
     """Draws a chart as STEM.png and STEM.svg, both or none. Raises ResultsError without matplotlib."""
+    save_drawn(lambda: draw(chart), stem)
+
+
+def save_drawn(drawn: Callable[[], Any], stem: Path) -> None:
+    """The figure of matplotlib that ``drawn`` makes, in our style, as STEM.png and STEM.svg."""
     # Without a date and the writer's version, so that files differ where figures do.
     about: Dict[str, Dict[str, Optional[str]]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     with drawing(), ExitStack() as stack:
-        figure = draw(chart)
+        figure = drawn()
         for kind, metadata in about.items():
             path = stack.enter_context(whole(Path(f"{stem}.{kind}")))
             figure.savefig(path, format=kind, metadata=metadata)

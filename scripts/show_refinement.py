@@ -2,10 +2,13 @@
 
     show_refinement.py DATA_BIN --user-dir nar_plugin --task translation_nar --path student.pt --iter-decode-max-iter 3
         [any flag of fairseq-interactive] [--sentence TEXT ...] [--reference TEXT ...] [--scores] [--html page.html]
+        [--non-local]
 
 Sentences come from --sentence, else from stdin (or fairseq's --input FILE), one a line; an empty line has no passes and
 an empty output. A token that differs from the pass before is marked: in colour on a terminal, elsewhere [so]. A row
 "kept" shows what --collapse-repeats left of the last pass. Each sentence is decoded alone: --batch-size has no effect.
+With --non-local only those sentences are shown of which one step changed two or more separate spans, and in the end how
+many of all they are. (A refiner moves latents and decodes once; here each step is decoded to be seen.)
 """
 
 import argparse
@@ -41,6 +44,8 @@ ANSI = {(False, False): "", (False, True): "2", (True, False): "1;4;35", (True, 
 """Codes for (is marked, is faint)."""
 ANSI_CODE = re.compile("\033\\[[0-9;]*m")
 EMPTY = "(empty)"
+KEPT = "kept"
+"""The name of what --collapse-repeats left."""
 LEAST_ROOM = 24
 """Columns for tokens, however narrow the terminal."""
 
@@ -71,6 +76,11 @@ class Pass:
         resized = f", {self.before} → {len(self.tokens)}" if self.before != len(self.tokens) else ""
         return f"{sum(self.marked)} changed{resized}"
 
+    @property
+    def spans(self) -> int:
+        """How many separate runs of tokens are new."""
+        return sum(is_new for is_new, _ in itertools.groupby(self.marked)) if self.before is not None else 0
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -85,6 +95,11 @@ class Refinement:
     def runs(self) -> List[List[Pass]]:
         """The passes, parted where the length changes: within a run, position says what belongs together."""
         return [list(run) for _, run in itertools.groupby(self.passes, lambda step: len(step.tokens))]
+
+    @property
+    def is_non_local(self) -> bool:
+        """Whether a step of the decode changed two or more separate spans at once."""
+        return any(step.spans > 1 for step in self.passes if step.name != KEPT)
 
     @property
     def ending(self) -> List[Tuple[str, str]]:
@@ -315,7 +330,7 @@ class Decoder:
         names = [f"pass {i + 1}" for i in range(len(best["history"]))]
         states = [*zip(names, best["history"])]
         if states and not torch.equal(best["tokens"], best["history"][-1]["tokens"]):
-            states.append(("kept", best))
+            states.append((KEPT, best))
         words = self.task.target_dictionary
         return [
             Step(name, [words[i] for i in state["tokens"].tolist()], state["positional_scores"].tolist())
@@ -334,6 +349,7 @@ def parse() -> Tuple[argparse.Namespace, List[str]]:
     add("--scores", action="store_true", help="probabilities below the tokens (the page always shows them)")
     when = "auto: on a terminal, unless NO_COLOR is set"
     add("--color", choices=("auto", "always", "never"), default="auto", help=when)
+    add("--non-local", action="store_true", help="only where a step changed separate spans; and their share")
     add("--html", type=Path, metavar="FILE", help="a page of all sentences as well")
     args, flags = parser.parse_known_args()
     if args.html and args.html.is_dir():
@@ -391,12 +407,17 @@ def run(args: argparse.Namespace, flags: List[str]) -> None:
     title, told = decoder.cfg.common_eval.path, pairs(args, decoder.cfg.interactive.input)
     if args.html:  # a page that cannot be written should say so before the work
         check_writable(args.html)
-    is_colored, shown = wants_color(args.color), []
+    is_colored, shown, count = wants_color(args.color), [], 0
     with suppress(KeyboardInterrupt):  # what was typed before is shown
         for source, reference in told:
-            shown.append(decoder.show(source, reference))
+            found, count = decoder.show(source, reference), count + 1
+            if args.non_local and not found.is_non_local:
+                continue
+            shown.append(found)
             columns = shutil.get_terminal_size((100, 24)).columns
             print("\n" * (len(shown) > 1) + as_text(shown[-1], is_colored, args.scores, columns), end="", flush=True)
+    if args.non_local and count:
+        print(f"non-local changes: {len(shown)} of {count} sentences, {100 * len(shown) / count:.1f} %")
     if args.html:
         files.write_lines(args.html, as_html(shown, title))
 

@@ -27,7 +27,13 @@ TINY_TRANSFORMER = (
     *("--decoder-embed-dim", 32, "--encoder-ffn-embed-dim", 64, "--decoder-ffn-embed-dim", 64),
     *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2, "--dropout", 0.0),
 )
-CRITERIONS = {"iterative_refinement": "token_length", "mask_predict": "token_length"}
+CRITERIONS = {
+    "iterative_refinement": "token_length",
+    "lanmt_continuous": "elbo_length",
+    "lanmt_refiner": "score_matching",
+    "latent_transformer": "elbo_length",
+    "mask_predict": "token_length",
+}
 """Every architecture of ours, and what trains it."""
 STUDENT = ("--arch", "mask_predict_tiny", "--criterion", "token_length")
 
@@ -111,6 +117,21 @@ def student(data: Path, once: Any) -> Path:
     arguments = (data, *TASK, *STUDENT, *LIMITS, *ADAM, *QUIET, "--max-tokens", 2000, "--max-update", 400)
     folder = once("student", lambda folder: succeed("fairseq-train", *arguments, "--save-dir", folder))
     return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def stands_on(data: Path, once: Any) -> Callable[[str], Tuple[Any, ...]]:
+    """Flags of fairseq-train for an architecture that stands on another's trained model; most do not."""
+
+    def flags(name: str) -> Tuple[Any, ...]:
+        if name != "lanmt_refiner":
+            return ()
+        arch = ("--arch", "lanmt_continuous_tiny", "--criterion", CRITERIONS["lanmt_continuous"])
+        arguments = (data, *TASK, *arch, *LIMITS, *ADAM, *QUIET, "--max-tokens", 500, "--max-update", 300)
+        folder = once("latent", lambda folder: succeed("fairseq-train", *arguments, "--save-dir", folder))
+        return ("--latent-model", folder / "checkpoint_last.pt")
+
+    return flags
 
 
 @pytest.fixture(scope="session")

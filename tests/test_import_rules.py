@@ -17,7 +17,9 @@ STANDARD = frozenset(
 """What the package uses of the standard library: none of it talks to a network or starts a program."""
 
 EVERYWHERE = {"torch", f"{PACKAGE}.methods.contract", f"{PACKAGE}.methods.terms"}
-SHARED_METHODS = {f"{PACKAGE}.methods.{name}" for name in ("symbols", "lengths", "noise", "transformer")}
+SHARED_METHODS = {
+    f"{PACKAGE}.methods.{name}" for name in ("gaussian", "lengths", "noise", "schedules", "symbols", "transformer")
+}
 METHODS = {f"{PACKAGE}.methods"}
 COMPAT = {f"{PACKAGE}.compat"}
 DRIVERS = {f"{PACKAGE}.generators.{name}" for name in ("loop", "verify", "autoregressive", "reference")}

@@ -6,7 +6,7 @@ and a test of decoding would hold whatever the decoder did.
 
 import math
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Iterable, Optional
 
 import torch
@@ -15,9 +15,12 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_NAME_REGISTRY, ARCH_
 from torch import Tensor
 
 import nar_plugin  # noqa: F401  (registers the architectures)
+from nar_plugin.criterions.elbo_length import ElboLengthCriterion
+from nar_plugin.criterions.score_matching import ScoreMatchingCriterion
 from nar_plugin.criterions.token_length import TokenLengthCriterion
 from nar_plugin.generators.loop import DecodeOptions, Hypothesis, RefinementGenerator
 from nar_plugin.methods import noise
+from nar_plugin.methods.contract import Ask
 from nar_plugin.methods.symbols import Symbols
 from nar_plugin.methods.transformer import SelfAttention
 
@@ -65,9 +68,9 @@ def config(arch: str = "mask_predict_tiny", longest: int = POSITIONS, **options:
     """The options of a preset as the command line would give them."""
     args = Namespace(**options)
     ARCH_CONFIG_REGISTRY[arch](args)
-    cfg = MODEL_DATACLASS_REGISTRY[ARCH_MODEL_NAME_REGISTRY[arch]](
-        max_source_positions=longest, max_target_positions=longest
-    )
+    kind = MODEL_DATACLASS_REGISTRY[ARCH_MODEL_NAME_REGISTRY[arch]]
+    limits = {"max_source_positions", "max_target_positions"} & {field.name for field in fields(kind)}
+    cfg = kind(**dict.fromkeys(limits, longest))
     cfg._name = arch
     for name, value in vars(args).items():
         setattr(cfg, name, value)
@@ -100,14 +103,28 @@ def tiny_model(
 ) -> Any:
     """A model of random weights, in eval mode."""
     torch.manual_seed(seed)
+    if arch.startswith("lanmt_refiner"):
+        return tiny_refiner(arch, tiny_model(seed, words, arch="lanmt_continuous_tiny", is_lively=is_lively), **options)
     model = ARCH_MODEL_REGISTRY[arch].build_model(config(arch, **options), stand_in_task(words))
     if is_lively:
         enliven(model, seed)
     return model.eval()
 
 
+def tiny_refiner(arch: str, latent: Any, **options: Any) -> Any:
+    """A refiner of a model that is there."""
+    return ARCH_MODEL_REGISTRY[arch](config(arch, **options), latent).eval()
+
+
 def criterion(label_smoothing: float = 0.0, normalize: str = "token", length_loss_factor: float = 1.0) -> Any:
     return TokenLengthCriterion(stand_in_task(), label_smoothing, normalize, length_loss_factor)
+
+
+def criterion_of(model: Any) -> Any:
+    """One that trains this model."""
+    if "elbo_length" in model.criterions:
+        return ElboLengthCriterion(stand_in_task(), 0.0, "sentence", 1.0, 0.0, 0, 0)
+    return ScoreMatchingCriterion(stand_in_task()) if "score_matching" in model.criterions else criterion()
 
 
 def random_rows(count: int, longest: int, seed: int, words: int = WORDS, shortest: int = 1) -> list[Row]:
@@ -168,3 +185,34 @@ def train(model: Any, sample: dict[str, Any], steps: int, rate: float = 3e-3) ->
         optimizer.step()
         schedule.step()
     model.eval()
+
+
+def ask(rows: int = 1, n: int = 1, **others: Any) -> Ask:
+    """A decode that draws nothing, unless keys are asked for."""
+    return Ask(n=n, seeds=lambda: noise.training_keys(1, 1, torch.arange(rows)), **others)
+
+
+OTHER = 10
+"""Word w + 10 says what word w says."""
+
+
+def two_ways(count: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """Sources of ten words, each to be copied, or to be said in ten other words throughout, by a coin."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = [(torch.randint(0, OTHER, (2 + i % 6,), generator=generator) + 4).tolist() for i in range(count)]
+    coins = (torch.rand(count, generator=generator) < 0.5).tolist()
+    return rows, [row if coin else [word + OTHER for word in row] for row, coin in zip(rows, coins, strict=True)]
+
+
+def two_ways_model(arch: str, updates: int = 450, **options: Any) -> Any:
+    """A small latent-variable model that has learnt to say a sentence in one of two ways."""
+    torch.manual_seed(1)
+    model = tiny_model(arch=arch, is_lively=False, **options).train()
+    loss_of = ElboLengthCriterion(stand_in_task(), 0.0, "sentence", 1.0, 1.0, 0, 0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for step in range(updates):
+        loss, size, _ = loss_of(model, sample_of(*two_ways(64, seed=100 + step), epoch=step))
+        optimizer.zero_grad()
+        (loss / size).backward()
+        optimizer.step()
+    return model.eval()

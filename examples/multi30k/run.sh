@@ -40,10 +40,11 @@ if [[ $CORPUS != "de-en train val "*"/multi30k/"*" 6000" || ! -e $RELEASE/manife
 
 # What all trainings share. Batches are small: on one core an update costs what its tokens cost, and many updates teach
 # more than large ones.
-COMMON=(--task translation_nar "${DEVICE[@]}" --seed "${SEED:-1}" --share-all-embeddings --label-smoothing 0.1 --optimizer adam
-  --adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr-scheduler inverse_sqrt --warmup-updates 1000 --max-tokens 1024
-  --log-interval 100 --keep-last-epochs 10 --batch-size-valid 64 --eval-bleu --eval-bleu-remove-bpe
+TASK=(--task translation_nar "${DEVICE[@]}" --seed "${SEED:-1}")
+UPDATES=(--optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr-scheduler inverse_sqrt --warmup-updates 1000
+  --max-tokens 1024 --log-interval 100 --keep-last-epochs 10 --batch-size-valid 64 --eval-bleu --eval-bleu-remove-bpe
   --eval-bleu-detok moses --best-checkpoint-metric bleu --maximize-best-checkpoint-metric)
+COMMON=("${TASK[@]}" --share-all-embeddings --label-smoothing 0.1 "${UPDATES[@]}")
 AUTOREGRESSIVE=(--arch transformer --criterion label_smoothed_cross_entropy --eval-bleu-args '{"beam": 1}'
   --encoder-normalize-before --decoder-normalize-before)
 SMALL=(--encoder-embed-dim 128 --decoder-embed-dim 128 --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256
@@ -58,7 +59,8 @@ SEARCH=(--lenpen 1.5) # of the teacher's beams; chosen on the valid set among 1,
 # Each method's file says
 #   <method>_data=(raw distilled)           what it is trained on
 #   <method>_train DATA NAME FLAGS...       trains on the binarised DATA into models/NAME.pt
-#   <method>_best=(FLAGS)                   decodes as well as it can, whatever the time
+#   <method>_after=METHOD                   if it stands on another method's model
+#   <method>_best=(FLAGS)                   decodes as well as it can, whatever the time, if it can be learnt by heart
 #   <method>_rows                           calls  row ID WORDS-OF-TRAINING FLAGS...  for each row with a score
 #   <method>_gap                            likewise, if there is one, for what explains a gap to the teacher: a table apart
 #   <method>_shown=(FLAGS)                  decodes the sentences that are shown pass by pass, if any are
@@ -140,17 +142,35 @@ pack() {
       --forget-paths --output "$MODELS/teacher.pt")"
 }
 
-# students WORD: the trainings of all methods on raw or on distilled data, for  together
+# students WORD [after]: the trainings of all methods on raw or on distilled data, for  together;  after: of those that stand
+# on another's model, and no others
 students() {
-  local data=$OUT/bin method
+  local data=$OUT/bin method after
   [[ $1 == raw ]] || data=$OUT/bin-$1
   for method in "${METHODS[@]}"; do
     local -n trained_on=${method}_data
-    if [[ " ${trained_on[*]} " == *" $1 "* ]]; then
-      JOBLIST+=(: step "$method-$1" from "$data" to "$MODELS/$method-$1.pt" -- "${method}_train" "$data" "$method-$1")
+    after=${method}_after
+    if [[ " ${trained_on[*]} " == *" $1 "* && ${!after:+after} == "${2:-}" ]]; then
+      JOBLIST+=(: step "$method-$1" from "$data" ${!after:+"$MODELS/${!after}-$1.pt"} to "$MODELS/$method-$1.pt" -- \
+        "${method}_train" "$data" "$method-$1")
     fi
   done
 }
+
+# train_latent ARCH DATA NAME FLAGS...: a latent-variable model, with free bits, which fall to none in the second half; then,
+# from the average of the last checkpoints, an epoch without any (Shu et al. 2020). To learn by heart the first is enough.
+train_latent() {
+  local arch=$1 data=$2 name=$3 half=$FREE_UPDATES first=$3-free
+  local flags=("${COMMON[@]}" --arch "$arch" --criterion elbo_length --dropout 0.1 "${DEVICE[@]/--cpu/--cpu-autocast}"
+    --eval-bleu-args '{"iter_decode_max_iter": 1}' "${@:4}")
+  if [[ $name == *-overfit ]]; then half=1700 first=$name; fi
+  train "$first" "$data" "${flags[@]}" --lr 2e-3 --budget-anneal-start "$half" --budget-anneal-end $((2 * half)) \
+    --max-update $((2 * half))
+  if [[ $first == "$name" ]]; then return; fi
+  train "$name" "$data" "${flags[@]}" --budget 0 --lr-scheduler fixed --warmup-updates 0 --lr 1e-4 --max-epoch 1 \
+    --finetune-from-model "$MODELS/$first.pt"
+}
+FREE_UPDATES=6000
 
 train_teacher() { TO_RELEASE=1 train teacher "$OUT/bin" "$@"; }
 
@@ -184,7 +204,7 @@ join() {
 train_base() {
   local name=$1
   shift
-  AVERAGE='' train "base-$name" "$OUT/base/bin" --task translation_nar "${DEVICE[@]}" --seed 1 --share-all-embeddings \
+  AVERAGE='' train "base-$name" "$OUT/base/bin" --task translation_nar "${DEVICE[@]}" --seed 1 \
     --optimizer sgd --lr 0 --max-update 1 --max-tokens 256 --disable-validation --no-epoch-checkpoints \
     --no-save-optimizer-state "$@"
 }
@@ -291,9 +311,13 @@ step binarise-distilled from "$OUT/distilled/manifest.json" to "$OUT/bin-distill
   binarise "$OUT/bin-distilled" --trainpref "$OUT/distilled/train" --srcdict "$OUT/bin/dict.$TARGET.txt" "${SPLITS[@]}"
 students distilled
 for method in "${METHODS[@]}"; do
+  declare -p "${method}_best" >/dev/null 2>&1 || continue
   JOBLIST+=(: step "overfit-$method" from "$OUT/bin" to "$OUT/overfit/$method.txt" -- overfit "$method")
 done
 together "${JOBLIST[@]}"
+JOBLIST=()
+students distilled after
+if ((${#JOBLIST[@]})); then together "${JOBLIST[@]}"; fi
 
 SEAL=''
 LENGTHS=(10 25 50 100 250 500 1000) BASE_LENGTHS=(25 60)
@@ -310,10 +334,12 @@ for n in "${BASE_LENGTHS[@]}"; do
     join "$n" "$OUT/base/$n" "$OUT/base/bin/dict.$TARGET.txt"
 done
 step base-teacher from "$OUT/base/bin" to "$MODELS/base-teacher.pt" -- \
-  train_base teacher "${AUTOREGRESSIVE[@]:0:4}" "${BASE[@]}" --encoder-layers 6 --decoder-layers 6
+  train_base teacher --share-all-embeddings "${AUTOREGRESSIVE[@]:0:4}" "${BASE[@]}" --encoder-layers 6 --decoder-layers 6
 for method in "${METHODS[@]}"; do
   declare -n flags=${method}_base
-  step "base-$method" from "$OUT/base/bin" to "$MODELS/base-$method.pt" -- train_base "$method" "${flags[@]}"
+  after=${method}_after
+  step "base-$method" from "$OUT/base/bin" ${!after:+"$MODELS/base-${!after}.pt"} to "$MODELS/base-$method.pt" -- \
+    train_base "$method" "${flags[@]}"
 done
 tables=()
 for method in "${METHODS[@]}"; do

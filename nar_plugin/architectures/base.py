@@ -31,6 +31,11 @@ CANDIDATE_FLAGS = frozenset(
 STOP_FLAGS = frozenset({"stop_rule", "stop_window", "stop_distance", "iter_decode_force_max_iter"})
 """Those of an architecture whose sentences may end before the last pass."""
 
+LATENT_FLAGS = frozenset(
+    {"iter_decode_max_iter", "gold_target_len", "decode_samples", "decode_sample_noise", "latent_inference"}
+)
+"""Those of an architecture with Gaussian latents."""
+
 
 @dataclass
 class TransformerConfig(FairseqDataclass):
@@ -66,6 +71,32 @@ class TransformerConfig(FairseqDataclass):
     max_target_positions: int = II("task.max_target_positions")
 
 
+@dataclass
+class VaswaniConfig(TransformerConfig):
+    """The blocks of Vaswani et al. 2017: sinusoids, ReLU, Glorot's initialisation, embeddings scaled by √d."""
+
+    positions: ChoiceEnum(["learned", "sinusoidal"]) = field(  # type: ignore[valid-type]
+        default="sinusoidal", metadata={"help": "position embeddings"}
+    )
+    initialization: ChoiceEnum(["bert", "xavier"]) = field(  # type: ignore[valid-type]
+        default="xavier", metadata={"help": "bert: N(0, 0.02); xavier: Glorot, embeddings scaled by sqrt(d)"}
+    )
+    activation_fn: ChoiceEnum(["gelu", "relu"]) = field(  # type: ignore[valid-type]
+        default="relu", metadata={"help": "feed-forward activation"}
+    )
+
+
+@dataclass
+class GaussianConfig(VaswaniConfig):
+    """Models with Gaussian latents: those blocks, with norm before each."""
+
+    post_norm: bool = field(default=False, metadata={"help": "layer norm after each block, not before"})
+    latent_size: int = field(default=8, metadata={"help": "dimensions of a Gaussian latent"})
+    posterior_layers: int = field(
+        default=0, metadata={"help": "layers of a stack of the posterior; 0: as many as the decoder's"}
+    )
+
+
 SIZES: Dict[str, Dict[str, Any]] = {
     "tiny": {"layers": 1, "dim": 32, "hidden": 64, "heads": 2},
     "small": {"layers": 4, "dim": 128, "hidden": 256, "heads": 4},
@@ -77,18 +108,21 @@ SIZES: Dict[str, Dict[str, Any]] = {
 """Preset sizes. iwslt16_de_en is that of Lee et al. 2018 (released code), iwslt14_de_en that of Sun & Yang 2020."""
 
 
-def register_presets(model: str, **changes: Dict[str, Any]) -> None:
+def preset(options: Dict[str, Any]) -> Callable[[Namespace], None]:
+    """What fills in whatever of these options the user left out."""
+
+    def fill(args: Namespace) -> None:
+        for name, value in options.items():
+            setattr(args, name, getattr(args, name, value))
+
+    return fill
+
+
+def register_presets(model: str, alias: str = "", **changes: Dict[str, Any]) -> None:
     """Register ``<model>_<size>`` for every size; ``changes[size]`` are further options that a preset sets.
 
-    A preset fills in only what the user left out.
+    With ``alias`` the model has a second name, and its presets too.
     """
-
-    def preset(options: Dict[str, Any]) -> Callable[[Namespace], None]:
-        def fill(args: Namespace) -> None:
-            for name, value in options.items():
-                setattr(args, name, getattr(args, name, value))
-
-        return fill
 
     for name, size in SIZES.items():
         options = {
@@ -101,7 +135,10 @@ def register_presets(model: str, **changes: Dict[str, Any]) -> None:
             "decoder_attention_heads": size["heads"],
             **changes.get(name, {}),
         }
-        register_model_architecture(model, f"{model}_{name}")(preset(options))
+        for arch in filter(None, (model, alias)):
+            register_model_architecture(model, f"{arch}_{name}")(preset(options))
+    if alias:
+        register_model_architecture(model, alias)(preset({}))
 
 
 class DecodingModel(BaseFairseqModel):
@@ -110,6 +147,7 @@ class DecodingModel(BaseFairseqModel):
     generator: ClassVar[str] = "refinement"
     criterions: ClassVar[Tuple[str, ...]] = ()
     decode_flags: ClassVar[FrozenSet[str]] = CANDIDATE_FLAGS
+    candidate_flags: ClassVar[Tuple[str, ...]] = ("iter_decode_with_beam",)
     silent_iterations: ClassVar[int] = 0
 
     def __init__(self, cfg: TransformerConfig, symbols: Symbols, source_size: int) -> None:
@@ -147,21 +185,29 @@ class DecodingModel(BaseFairseqModel):
         """Draw all weights as ``--initialization`` says."""
         self.apply(transformer.INITIALIZATIONS[str(self.cfg.initialization)])
 
-    def build_stack(self, side: str, **blocks: bool) -> transformer.Stack:
-        """The ``encoder`` or ``decoder`` stack that the configuration asks for, of layers with these blocks."""
+    def build_stack(
+        self, side: str, layers: int = 0, has_source: Optional[bool] = None, **others: Any
+    ) -> transformer.Stack:
+        """The ``encoder`` or ``decoder`` stack that the configuration asks for.
+
+        ``layers`` and ``has_source``: others than that side's (a posterior is neither); ``others``: blocks that only
+        some models have, and what differs from the configuration.
+        """
         cfg = self.cfg
         return transformer.Stack(
-            getattr(cfg, f"{side}_layers"),
+            layers or getattr(cfg, f"{side}_layers"),
             cfg.encoder_embed_dim,
             getattr(cfg, f"{side}_ffn_embed_dim"),
             getattr(cfg, f"{side}_attention_heads"),
-            is_prenorm=cfg.normalize_before,
-            has_source=side == "decoder",
-            activation=str(cfg.activation_fn),
-            dropout=cfg.dropout,
-            attention_dropout=cfg.attention_dropout,
-            activation_dropout=cfg.activation_dropout,
-            **blocks,
+            **{
+                "is_prenorm": cfg.normalize_before,
+                "has_source": side == "decoder" if has_source is None else has_source,
+                "activation": str(cfg.activation_fn),
+                "dropout": cfg.dropout,
+                "attention_dropout": cfg.attention_dropout,
+                "activation_dropout": cfg.activation_dropout,
+                **others,
+            },
         )
 
 

@@ -32,18 +32,9 @@ LONGEST_OFFSET = 20
 
 
 @dataclass
-class IterativeRefinementConfig(base.TransformerConfig):
-    """The paper's blocks: sinusoids, ReLU, Glorot's initialisation, embeddings scaled by √d, norm after each block."""
+class IterativeRefinementConfig(base.VaswaniConfig):
+    """The paper's blocks, with norm after each."""
 
-    positions: ChoiceEnum(["learned", "sinusoidal"]) = field(  # type: ignore[valid-type]
-        default="sinusoidal", metadata={"help": "position embeddings"}
-    )
-    initialization: ChoiceEnum(["bert", "xavier"]) = field(  # type: ignore[valid-type]
-        default="xavier", metadata={"help": "bert: N(0, 0.02); xavier: Glorot, embeddings scaled by sqrt(d)"}
-    )
-    activation_fn: ChoiceEnum(["gelu", "relu"]) = field(  # type: ignore[valid-type]
-        default="relu", metadata={"help": "feed-forward activation"}
-    )
     train_refinements: int = field(default=4, metadata={"help": "refinements after the first pass in training"})
     share_decoders: bool = field(default=False, metadata={"help": "the first pass has the weights of the others"})
     lvm_share: float = field(

@@ -65,7 +65,7 @@ class TermsCriterion(FairseqCriterion):
         log_probs = term.logits.float().log_softmax(-1)
         nll = F.nll_loss(log_probs, term.target, reduction="sum")
         correct = (greatest(log_probs.detach())[1] == term.target).sum()
-        _add(sums, nll_loss=nll.detach(), scored=term.target.numel(), correct=correct)
+        add(sums, nll_loss=nll.detach(), scored=term.target.numel(), correct=correct)
         if term.name != "token":  # one of several: logged on its own as well
             _add_named(sums, term.name, nll.detach(), term.target.numel(), correct)
         return (1 - self.label_smoothing) * nll - self.label_smoothing * log_probs.mean(-1).sum()
@@ -98,13 +98,13 @@ class TermsCriterion(FairseqCriterion):
         return True
 
 
-def _add(sums: Dict[str, Any], **values: Any) -> None:
+def add(sums: Dict[str, Any], **values: Any) -> None:
     for key, value in values.items():
         sums[key] = sums.get(key, 0) + value
 
 
 def _add_named(sums: Dict[str, Any], name: str, loss: Tensor, count: int, correct: Tensor) -> None:
-    _add(sums, **{f"{name}_loss": loss, f"{name}_count": count, f"{name}_correct": correct})
+    add(sums, **{f"{name}_loss": loss, f"{name}_count": count, f"{name}_correct": correct})
 
 
 def _perplexity(meters: Any) -> float:

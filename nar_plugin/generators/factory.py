@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import math
 from typing import Any
 
 from ..methods.contract import UsageError
@@ -13,7 +14,7 @@ from .stopping import RULES
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["NORMS", "RULES", "build", "warn_of_idle_task_flags"]
+__all__ = ["INFERENCES", "NORMS", "RULES", "build", "warn_of_idle_task_flags"]
 
 HOST_FLAGS: dict[str, Any] = {
     "iter_decode_max_iter": 10,
@@ -65,8 +66,16 @@ TASK_FLAGS: dict[str, Any] = {
 }
 """Decode flags of the task that the loop understands, and their values when silent."""
 
-MODEL_FLAGS: dict[str, Any] = {"decode_samples": 0}
+MODEL_FLAGS: dict[str, Any] = {
+    "decode_samples": 0,
+    "decode_sample_noise": None,
+    "latent_inference": None,
+    "latent_step_size": 1.0,
+}
 """Those that only a model understands; they reach it in ``Ask.options``."""
+
+INFERENCES = ("mean", "delta", "score", "energy")
+"""How a model refines latents: it names its own in ``inferences``, its default first."""
 
 
 def flag(name: str) -> str:
@@ -106,19 +115,45 @@ def warn_of_idle_task_flags(args: Any, cfg: Any) -> None:
         logger.warning(f"{', '.join(map(flag, idle))}: no effect on an autoregressive --arch")
 
 
+def options_of_model(model: Any, cfg: Any) -> dict[str, Any]:
+    """The flags that only the model understands, with its own defaults filled in."""
+    if cfg.decode_samples < 0 or (cfg.decode_sample_noise or 0) < 0:
+        raise UsageError("--decode-samples and --decode-sample-noise need 0 or more")
+    found = {name: getattr(cfg, name) for name in MODEL_FLAGS if name in model.decode_flags}
+    if "decode_sample_noise" in found and found["decode_sample_noise"] is None:
+        found["decode_sample_noise"] = model.sample_noise
+    if "latent_inference" in found:
+        inference = found["latent_inference"] = str(found["latent_inference"] or model.inferences[0])
+        if inference not in model.inferences:
+            raise UsageError(f"--latent-inference {inference}: this model knows {', '.join(model.inferences)}")
+        is_undecoded = inference in ("score", "energy")
+        if is_undecoded and cfg.stop_rule not in (None, "none"):
+            raise UsageError(f"--stop-rule has no effect on --latent-inference {inference}: no step is decoded")
+        if not is_undecoded and cfg.latent_step_size != 1.0:
+            raise UsageError(f"--latent-step-size has no effect on --latent-inference {inference}")
+    return found
+
+
 def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
     """Raises UsageError where the options contradict each other."""
     limit = cfg.max_candidate_tokens
     if limit is not None and limit < 1:
         raise UsageError(f"--max-candidate-tokens {limit}: it takes 1 or more")
-    candidates, nbest = int(getattr(args, "iter_decode_with_beam", 1)), int(getattr(args, "nbest", 1))
+    counts = {"iter_decode_with_beam": int(getattr(args, "iter_decode_with_beam", 1))}
+    counts["decode_samples"] = max(1, int(cfg.decode_samples))
+    candidates, nbest = math.prod(counts[name] for name in model.candidate_flags), int(getattr(args, "nbest", 1))
     iterations = int(getattr(args, "iter_decode_max_iter", model.silent_iterations))
     if iterations < 0 or candidates < 1:
         raise UsageError("--iter-decode-max-iter needs 0 or more, --iter-decode-with-beam 1 or more")
     if nbest > candidates:
-        raise UsageError(f"--nbest {nbest} needs --iter-decode-with-beam {nbest} or more candidates")
+        raise UsageError(
+            f"--nbest {nbest} needs {nbest} or more candidates: {' or '.join(map(flag, model.candidate_flags))}"
+        )
     if float(getattr(args, "lenpen", 1)) != 1 and cfg.rescore_norm != "lenpen":
         raise UsageError("--lenpen needs --rescore-norm lenpen")
+    of_model = options_of_model(model, cfg)
+    if of_model.get("latent_inference") == "mean":
+        iterations = 0
     stop_rule = str(cfg.stop_rule or getattr(model, "default_stop_rule", "none"))
     window, distance = int(cfg.stop_window), float(cfg.stop_distance)
     if window < 1 or not 0 <= distance <= 1:
@@ -127,8 +162,6 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
         raise UsageError("--stop-window and --stop-distance have no effect on --stop-rule none")
     if stop_rule == "oracle" and distance:
         raise UsageError("--stop-distance has no effect on --stop-rule oracle")
-    if cfg.decode_samples < 0:
-        raise UsageError("--decode-samples needs 0 or more")
     return DecodeOptions(
         iterations=iterations,
         candidates=candidates,
@@ -143,7 +176,7 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
         gold_length=bool(cfg.gold_target_len),
         collapse_repeats=bool(cfg.collapse_repeats),
         seed=int(cfg.seed),
-        of_model={name: getattr(cfg, name) for name in MODEL_FLAGS if name in model.decode_flags},
+        of_model=of_model,
     )
 
 

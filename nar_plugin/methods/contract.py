@@ -123,11 +123,15 @@ class DecodingModel(Protocol):
     """A model that the refinement loop can drive.
 
     ``counted`` names the sub-modules whose forward passes are counted; ``decode_flags`` the decode options which this
-    model heeds (all others are refused); ``silent_iterations`` stands for ``--iter-decode-max-iter`` where a
-    validation decode does not say it; ``default_stop_rule``, if there is one, for ``--stop-rule`` (else ``none``).
+    model heeds (all others are refused); ``candidate_flags`` those of them whose product is the number of candidates;
+    ``silent_iterations`` stands for ``--iter-decode-max-iter`` where a validation decode does not say it;
+    ``default_stop_rule``, if there is one, for ``--stop-rule`` (else ``none``). Where latents are refined,
+    ``inferences`` are the ways in which they can be, the default first, and ``sample_noise`` is the spread of a search
+    in deviations of the prior.
     """
 
     decode_flags: frozenset[str]
+    candidate_flags: tuple[str, ...]
     silent_iterations: int
 
     @property

@@ -9,15 +9,18 @@ SHORTEST = 2
 """No canvas is shorter: one token and ``</s>`` (Ghazvininejad et al. 2019, released decoder)."""
 
 
-def top_lengths(log_probs: Tensor, n: int) -> Tensor:
-    """The ``n`` most probable length classes a sentence (class = length), best first: (B, C) to (B, n), floored at 2.
+def top_classes(log_probs: Tensor, n: int) -> Tensor:
+    """The ``n`` most probable classes a sentence, best first: (B, C) to (B, n).
 
     More candidates than classes repeat the last one; equal candidates change nothing, the first of equals wins.
     """
     best = log_probs.topk(min(n, log_probs.size(1)), dim=1).indices
-    if best.size(1) < n:
-        best = torch.cat([best, best[:, -1:].expand(-1, n - best.size(1))], 1)
-    return best.clamp(min=SHORTEST)
+    return torch.cat([best, best[:, -1:].expand(-1, n - best.size(1))], 1)
+
+
+def top_lengths(log_probs: Tensor, n: int) -> Tensor:
+    """``top_classes`` where a class is a length, floored at 2."""
+    return top_classes(log_probs, n).clamp(min=SHORTEST)
 
 
 def window(lengths: Tensor, n: int, longest: int) -> Tensor:

@@ -50,4 +50,16 @@ class Scalar:
     weight: float = 1.0
 
 
-Term = Tokens | Classes | Values | Scalar
+@dataclass(frozen=True)
+class Moves:
+    """A move of latents at each position, and the way it is to learn. ``move``, ``way``: (B, T, Z); ``is_counted``:
+    (B, T)."""
+
+    name: str
+    move: Tensor
+    way: Tensor
+    is_counted: Tensor
+    weight: float = 1.0
+
+
+Term = Tokens | Classes | Values | Scalar | Moves

@@ -198,10 +198,24 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers one above another, with a final layer norm where the layers norm before."""
+    """Layers one above another, with a final layer norm where the layers norm before.
 
-    def __init__(self, layers: int, dim: int, hidden: int, heads: int, *, is_prenorm: bool, **options: Any) -> None:
+    With ``has_input_skip`` the stack's input x₀ is added after every layer: (x₀ + layer(x)) / √2 (LaNMT's decoder).
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        dim: int,
+        hidden: int,
+        heads: int,
+        *,
+        is_prenorm: bool,
+        has_input_skip: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__()
+        self.has_input_skip = has_input_skip
         self.layers = nn.ModuleList(Layer(dim, hidden, heads, is_prenorm=is_prenorm, **options) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=1e-12) if is_prenorm else nn.Identity()
 
@@ -228,8 +242,11 @@ class Stack(nn.Module):
         positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) inputs to (B, T, D) states; what stands at padding never reaches a real position."""
+        first = x
         for i, layer in enumerate(self.layers):
             x = layer(x, is_token, None if memory is None else memory[i], is_source, positions)
+            if self.has_input_skip:
+                x = (first + x) * 0.5**0.5
         return self.norm(x)
 
 

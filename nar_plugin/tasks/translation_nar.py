@@ -55,8 +55,27 @@ class TranslationNarConfig(TranslationConfig):
     )
     collapse_repeats: bool = field(default=False, metadata={"help": "drop tokens equal to their left neighbour"})
     decode_samples: int = field(
-        default=0, metadata={"help": "refine so many samples beside the most probable words, and average (Lee)"}
+        default=0,
+        metadata={
+            "help": "iterative refinement: refine so many samples beside the most probable words, and average; latent "
+            "models: so many candidates, the first without noise"
+        },
     )
+    decode_sample_noise: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "spread of latent candidates, in standard deviations of the prior (default: the papers', 0.5 of "
+            "latent_transformer, 1 of lanmt_continuous)"
+        },
+    )
+    latent_inference: Optional[ChoiceEnum(list(factory.INFERENCES))] = field(  # type: ignore[valid-type]
+        default=None,
+        metadata={
+            "help": "how latents are refined: not at all (mean), by delta steps, by the steps of a refiner (default: "
+            "by those of a lanmt_refiner, else delta)"
+        },
+    )
+    latent_step_size: float = field(default=1.0, metadata={"help": "size of a refiner's steps (released IWSLT: 0.8)"})
     cpu_autocast: bool = field(
         default=False,
         metadata={"help": "train on a CPU with bfloat16 products, weights and sums in float32 (torch.autocast)"},
@@ -113,7 +132,14 @@ class TranslationNarTask(TranslationTask):
             return FairseqTask.build_model(self, cfg, from_checkpoint)
         self._check_bleu_args()
         self.architecture = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
-        return super().build_model(cfg, from_checkpoint)
+        if from_checkpoint or not getattr(cfg, "latent_model", None):
+            return super().build_model(cfg, from_checkpoint)
+        # a model that stands on a trained one: the checkpoints to come hold the other's options and weights too
+        base = compat.load_checkpoint(cfg.latent_model)
+        cfg.latent_options = compat.model_options(base)
+        model = super().build_model(cfg, from_checkpoint)
+        compat.load_weights(model.latent, base, cfg.latent_model)
+        return model
 
     def _check_bleu_args(self) -> None:
         """Raises UsageError for JSON that the host would stumble over, or a decode flag that it would not heed."""

@@ -12,6 +12,6 @@ def numbers(method: str) -> set[int]:
     for file in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                head = re.match(rf"(?:{method}-\d+(?:, )?)+: ", ast.get_docstring(node) or "")
-                found |= {int(n) for n in re.findall(r"\d+", head[0])} if head else set()
+                head = re.match(r"(?:[A-Z]+-\d+(?:, )?)+: ", ast.get_docstring(node) or "")
+                found |= {int(n) for n in re.findall(rf"\b{method}-(\d+)", head[0])} if head else set()
     return found

@@ -11,7 +11,13 @@ from nar_plugin.architectures.base import DecodingModel
 from tests.conftest import ADAM, CRITERIONS, LIMITS, QUIET
 from tests.end_to_end.programs import TASK, complains, program, succeed, texts
 
-UPDATES = {"iterative_refinement": 60, "mask_predict": 300}
+UPDATES = {
+    "iterative_refinement": 60,
+    "lanmt_continuous": 300,
+    "lanmt_refiner": 60,
+    "latent_transformer": 300,
+    "mask_predict": 300,
+}
 """Few, but enough that different sources get different words."""
 DECODES = {
     "iterative_refinement": [
@@ -19,6 +25,19 @@ DECODES = {
         ("--stop-rule", "jaccard", "--stop-window", 5),
         ("--stop-rule", "oracle", "--iter-decode-max-iter", 4),
         ("--decode-samples", 2, "--iter-decode-with-beam", 3, "--collapse-repeats"),
+    ],
+    "lanmt_continuous": [
+        ("--latent-inference", "mean"),
+        ("--decode-samples", 2, "--iter-decode-with-beam", 2, "--iter-decode-max-iter", 1),
+    ],
+    "lanmt_refiner": [
+        ("--iter-decode-max-iter", 2, "--latent-step-size", 0.5),
+        ("--latent-inference", "delta", "--iter-decode-max-iter", 2),
+        ("--decode-samples", 2, "--iter-decode-with-beam", 2, "--iter-decode-max-iter", 1),
+    ],
+    "latent_transformer": [
+        ("--iter-decode-max-iter", 1),
+        ("--iter-decode-max-iter", 1, "--decode-samples", 5, "--decode-sample-noise", 0.7),
     ],
     "mask_predict": [("--iter-decode-with-beam", 3), ("--collapse-repeats",)],
 }
@@ -29,25 +48,29 @@ def test_every_architecture_is_here() -> None:
     assert ours == set(CRITERIONS) == set(UPDATES) == set(DECODES)
 
 
-def trained(data: Path, folder: Path, name: str, updates: int) -> Any:
+def trained(data: Path, folder: Path, name: str, updates: int, *more: Any) -> Any:
     flags = (*LIMITS, *ADAM, *QUIET, "--dropout", 0.1, "--max-tokens", 500, "--max-update", updates)
     arch = ("--arch", f"{name}_tiny", "--criterion", CRITERIONS[name])
-    succeed("fairseq-train", data, *TASK, *arch, *flags, "--save-dir", folder)
+    succeed("fairseq-train", data, *TASK, *arch, *flags, *more, "--save-dir", folder)
     return torch.load(folder / "checkpoint_last.pt", weights_only=True)["model"]
 
 
 @pytest.fixture(params=sorted(CRITERIONS), scope="module")
-def model(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def model(
+    request: pytest.FixtureRequest, data: Path, stands_on: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp(request.param)
-    trained(data, folder, request.param, UPDATES[request.param])
+    trained(data, folder, request.param, UPDATES[request.param], *stands_on(request.param))
     return request.param, folder / "checkpoint_last.pt"
 
 
-def test_a_resumed_training_is_the_unbroken_one(model: tuple[str, Path], data: Path, tmp_path: Path) -> None:
+def test_a_resumed_training_is_the_unbroken_one(
+    model: tuple[str, Path], data: Path, stands_on: Any, tmp_path: Path
+) -> None:
     """LEE-8: weights, optimizer and noise come back."""
     name, whole = model
-    trained(data, tmp_path, name, UPDATES[name] // 2)
-    weights = trained(data, tmp_path, name, UPDATES[name])
+    trained(data, tmp_path, name, UPDATES[name] // 2, *stands_on(name))
+    weights = trained(data, tmp_path, name, UPDATES[name], *stands_on(name))
     for key, value in torch.load(whole, weights_only=True)["model"].items():
         assert torch.equal(value, weights[key]), key
 

@@ -77,15 +77,17 @@ def weights(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIONS))
-def test_two_processes_are_one_with_twice_the_update_frequency(name: str, thirty_two: Path, tmp_path: Path) -> None:
-    more = ("--max-update", 6, "--no-epoch-checkpoints")
+def test_two_processes_are_one_with_twice_the_update_frequency(
+    name: str, thirty_two: Path, stands_on: Any, tmp_path: Path
+) -> None:
+    more = ("--max-update", 6, "--no-epoch-checkpoints", *stands_on(name))
     one = succeed("fairseq-train", thirty_two, *options(name, tmp_path / "one", *more, "--update-freq", 2))
     first, second = Ranks(thirty_two, tmp_path / "two", options(name, tmp_path / "two", *more)).end()
     assert (first.code, second.code) == (0, 0), first.stderr[-2000:] + second.stderr[-2000:]
     alone, together = logged(one), logged(first)
     assert len(alone) == len(together) == 6
     for a, b in zip(alone, together, strict=True):
-        for key in ("loss", "nll_loss", "length_loss", "gnorm"):
+        for key in {"loss", "nll_loss", "length_loss", "kl", "cosine", "gnorm"} & a.keys():
             assert float(a[key]) == pytest.approx(float(b[key]), abs=2e-3), key
         assert a["wpb"] == b["wpb"] and a["bsz"] == b["bsz"] == "16"
     for key, value in weights(tmp_path / "one").items():
@@ -98,9 +100,11 @@ def updates_of(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIONS))
-def test_where_one_process_is_killed_the_other_ends_and_both_go_on(name: str, thirty_two: Path, tmp_path: Path) -> None:
+def test_where_one_process_is_killed_the_other_ends_and_both_go_on(
+    name: str, thirty_two: Path, stands_on: Any, tmp_path: Path
+) -> None:
     folder = tmp_path / "two"
-    saving = ("--save-interval-updates", 3, "--no-epoch-checkpoints")
+    saving = ("--save-interval-updates", 3, "--no-epoch-checkpoints", *stands_on(name))
     ranks = Ranks(thirty_two, folder, options(name, folder, *saving, "--max-update", 100_000))
     deadline = time.monotonic() + 120
     while not list(folder.glob("checkpoint_*_9.pt")):
@@ -126,10 +130,10 @@ def alone(tmp_path: Path) -> Any:
 
 def trained_twice(model: torch.nn.Module) -> None:
     """Two updates under DistributedDataParallel, which raises in the second where a parameter had no gradient."""
-    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    wrapped, loss_of = torch.nn.parallel.DistributedDataParallel(model), tiny.criterion_of(model)
     rows = tiny.random_rows(4, 6, seed=1)
     for _ in range(2):
-        loss, _, _ = tiny.criterion()(wrapped, tiny.sample_of(rows, rows))
+        loss, _, _ = loss_of(wrapped, tiny.sample_of(rows, rows))
         loss.backward()
 
 
@@ -142,6 +146,9 @@ OPTIONS = {
         {"share_all_embeddings": True, "exact_mixture": True},
         {"train_refinements": 1, "attend_top": True},
     ],
+    "lanmt_continuous": [{}, {"share_all_embeddings": True}, {"share_all_embeddings": True, "untie_output": True}],
+    "lanmt_refiner": [{"refiner": "score"}, {"refiner": "energy"}, {"rollout_start": 0}],
+    "latent_transformer": [{}, {"share_all_embeddings": True}, {"length_kernel": "prefix"}, {"post_norm": True}],
     "mask_predict": [{}, {"share_all_embeddings": True}, {"release_compat": True}, {"mask_span": True}],
 }
 

@@ -39,7 +39,7 @@ def test_closed_keeps_an_unknown_word() -> None:
 
 
 def test_collapsed_drops_equal_neighbours_and_keeps_the_first_score() -> None:
-    """LEE-34: "a a b" becomes "a b"; what has no repeats stays; twice is once."""
+    """LEE-34, LANMT-36: "a a b" becomes "a b"; what has no repeats stays; twice is once."""
     tokens = torch.tensor([[5, 5, 6, 5, 5, 5, EOS, PAD], [7, 8, 7, 8, EOS, PAD, PAD, PAD]])
     scores = -torch.arange(1.0, 17.0).view(2, 8)
     ids, kept = symbols.collapsed(tokens, scores, PAD)

@@ -323,6 +323,33 @@ def test_the_first_pass_is_a_decode_of_one_pass_and_changes_are_counted(run: Run
     assert counts == [row.count("[") for row in rows] and sum(counts) > 0
 
 
+@pytest.mark.parametrize(
+    ("states", "spans", "is_non_local"),
+    [
+        (("a b c d", "a x c d"), [0, 1], False),
+        (("a b c d", "x y c d"), [0, 1], False),
+        (("a b c d", "x b y d"), [0, 2], True),
+        (("a b c d", "x b c d", "x b c y"), [0, 1, 1], False),
+        (("a b", "a b"), [0, 0], False),
+    ],
+)
+def test_a_change_of_separate_spans_in_one_step_is_non_local(
+    states: Tuple[str, ...], spans: List[int], is_non_local: bool
+) -> None:
+    shown = refinement(*states)
+    assert [step.spans for step in shown.passes] == spans and shown.is_non_local == is_non_local
+
+
+def test_only_non_local_changes_are_shown_with_their_share(run: Run, data: Path, student: Path) -> None:
+    flags = (data, *TASK, "--path", student, "--iter-decode-max-iter", 3)
+    everything, chosen = (run(*flags, *more, stdin=b"\n".join(LINES)) for more in ((), ("--non-local",)))
+    *shown, last = chosen.stdout.rstrip("\n").split("\n")
+    count = "\n".join(shown).count("source")
+    assert 0 < count < len(LINES), "all or none: this tests nothing"
+    assert last == f"non-local changes: {count} of {len(LINES)} sentences, {100 * count / len(LINES):.1f} %"
+    assert "\n".join(shown).strip() and set(shown) <= set(everything.stdout.split("\n"))
+
+
 def test_sentences_and_references_of_the_command_line(run: Run, data: Path, student: Path, tmp_path: Path) -> None:
     told = [
         ("--sentence", "bana\n deret "),

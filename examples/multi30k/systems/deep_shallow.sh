@@ -4,7 +4,7 @@
 
 deep_shallow_data=(distilled)
 deep_shallow_layers=(--encoder-layers 12 --decoder-layers 1)
-deep_shallow_base=("${AUTOREGRESSIVE[@]:0:4}" "${BASE[@]}" "${deep_shallow_layers[@]}")
+deep_shallow_base=(--share-all-embeddings "${AUTOREGRESSIVE[@]:0:4}" "${BASE[@]}" "${deep_shallow_layers[@]}")
 deep_shallow_best=(--beam 1)
 
 deep_shallow_train() {

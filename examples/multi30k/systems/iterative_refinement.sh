@@ -2,7 +2,7 @@
 # Iterative refinement on distilled data: 1, 2, 5 and 10 passes, and as many as a sentence needs, at most 20.
 
 iterative_refinement_data=(distilled)
-iterative_refinement_base=(--arch iterative_refinement_wmt14_en_de --criterion token_length)
+iterative_refinement_base=(--share-all-embeddings --arch iterative_refinement_wmt14_en_de --criterion token_length)
 iterative_refinement_shown=(--iter-decode-max-iter 19)
 iterative_refinement_best=(--iter-decode-max-iter 9 --stop-rule none)
 

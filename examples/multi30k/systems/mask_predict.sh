@@ -2,7 +2,7 @@
 # Mask-predict on raw and on distilled data: 1, 2, 4 and 10 passes, with one and with two length candidates.
 
 mask_predict_data=(raw distilled)
-mask_predict_base=(--arch mask_predict_wmt14_en_de --criterion token_length)
+mask_predict_base=(--share-all-embeddings --arch mask_predict_wmt14_en_de --criterion token_length)
 mask_predict_shown=(--iter-decode-max-iter 3)
 mask_predict_best=(--iter-decode-max-iter 9 --iter-decode-with-beam 2)
 

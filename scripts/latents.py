@@ -1,0 +1,221 @@
+"""Pictures of how latents are refined, of a refiner and the model that it stands on.
+
+    report.py latents DATA_BIN --user-dir nar_plugin --task translation_nar --path refiner.pt [any flag of
+        fairseq-generate] --output STEM [--reference FILE] [--sentence N] [--steps K]
+
+STEM.plane: the latents of sentence N (0 is the first), with the length of its reference: the prior's mean, where delta
+steps and the refiner's steps lead, the posterior's mean given the reference, and the field of the refiner's steps. All
+latents of the sentence are one point; the plane is that of the two principal components of the points that are drawn.
+STEM.bound and STEM.bleu: over 0 … K steps of either kind, the mean of a bound's proxy, log p(y | z, x) − KL(q ‖ p) +
+log p(length) in nats with z the mean of q(z | x, y), for the output y of each sentence; and, with --reference, the raw
+text, its BLEU.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+import figures
+from engine import BenchmarkError, Engine
+from prepare_text import detokenizer, read_lines
+from scores import scores
+
+GRID = 15
+"""Arrows of the field on a side."""
+
+
+class Paths(NamedTuple):
+    """Latents of a sentence, (T, Z) each: ``steps`` by the kind of inference, from the prior's mean on."""
+
+    steps: Dict[str, List[Tensor]]
+    posterior: Tensor
+
+
+class Refined:
+    """The refiner of an engine, step by step."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.model = engine, engine.models[0]
+        if not hasattr(self.model, "network"):
+            raise BenchmarkError(f"{engine.paths[0]} is no --arch lanmt_refiner")
+        self.options = {"latent_step_size": engine.task.cfg.latent_step_size}
+
+    @property
+    def kinds(self) -> Tuple[str, ...]:
+        """Its own way, and the latent model's."""
+        return self.model.inferences[:2]
+
+    def states(self, sample: Any, kind: str, steps: int, has_gold_length: bool = False) -> List[Any]:
+        """The latent model's states after 0 … ``steps`` steps of one kind."""
+        from nar_plugin.methods.contract import Ask
+
+        encoded = self.model.encode(sample["net_input"]["src_tokens"])
+        pad = self.model.latent.symbols.pad
+        lengths = (sample["target"] != pad).sum(1) if has_gold_length else None
+        ask = Ask(
+            n=1, seeds=lambda: torch.empty(0), lengths=lengths, options={**self.options, "latent_inference": kind}
+        )
+        state = self.model.start(encoded, self.model.propose(encoded, ask))
+        found = [state.latent]
+        for step in range(steps):
+            state = self.model.refine(state, step + 1, steps)
+            found.append(state.latent)
+        return found
+
+    @torch.no_grad()
+    def paths(self, sentence: int, steps: int) -> Tuple[Paths, Any]:
+        """The trajectories of one sentence, and its first state, for the field."""
+        dataset, latent = self.engine.dataset, self.model.latent
+        if not 0 <= sentence < len(dataset):
+            raise BenchmarkError(f"--sentence {sentence}: there are {len(dataset)}, from 0")
+        sample = self.engine.on_device(dataset.collater([dataset[sentence]]))
+        states = {kind: self.states(sample, kind, steps, has_gold_length=True) for kind in self.kinds}
+        first = states[self.kinds[0]][0]
+        memory = latent.posterior.stack.project(first.encoded.states)
+        posterior, _ = latent.infer(first.encoded, sample["target"], first.mask, memory)
+        found = {kind: [state.latents[0].float().cpu() for state in row] for kind, row in states.items()}
+        return Paths(found, posterior[0].float().cpu()), first
+
+    @torch.no_grad()
+    def field(self, first: Any, places: Tensor) -> Tensor:
+        """The network's steps at (N, T, Z) latents of the sentence."""
+        model, rows = self.model, torch.zeros(len(places), dtype=torch.int64, device=first.latents.device)
+        encoded = first.encoded.select(rows)
+        memory = model.network.stack.project(encoded.states)
+        return model.network(places.to(first.latents), None, memory, encoded.mask).float().cpu()
+
+    @torch.no_grad()
+    def by_steps(self, steps: int, references: Sequence[str]) -> Dict[str, List[Tuple[float, float]]]:
+        """By kind: (mean bound's proxy, BLEU) after 0 … ``steps`` steps; BLEU is NaN without references."""
+        latent, task = self.model.latent, self.engine.task
+        detokenize = detokenizer(task.cfg.target_lang)
+        found = {}
+        for kind in self.kinds:
+            totals, texts = [0.0] * (steps + 1), [dict[int, str]() for _ in range(steps + 1)]
+            for sample in map(self.engine.on_device, self.engine.batches()):
+                for step, state in enumerate(self.states(sample, kind, steps)):
+                    tokens = latent.finish(state).tokens
+                    scored = latent.score(state.encoded, tokens)
+                    totals[step] += float((scored.tokens.sum(1) + scored.extra).sum())
+                    lines = [task.target_dictionary.string(row) for row in tokens]
+                    texts[step].update(zip(sample["id"].tolist(), map(detokenize, lines)))
+            count = len(self.engine.dataset)
+            said = [[row[i] for i in range(count)] for row in texts]
+            bleus = [scores(lines, references)["bleu"] if references else float("nan") for lines in said]
+            found[kind] = [(total / count, bleu) for total, bleu in zip(totals, bleus)]
+        return found
+
+
+class Plane:
+    """The two principal components of latents about the first of them."""
+
+    def __init__(self, points: Sequence[Tensor]) -> None:
+        self.origin = points[0].flatten()
+        around = torch.stack([point.flatten() - self.origin for point in points])
+        self.axes = torch.linalg.svd(around - around.mean(0), full_matrices=False).Vh[:2]
+
+    def flat(self, latents: Tensor) -> Tuple[float, float]:
+        x, y = (self.axes @ (latents.flatten() - self.origin)).tolist()
+        return x, y
+
+    def lifted(self, places: Tensor) -> Tensor:
+        """(N, 2) places to (N, T · Z) latents."""
+        return self.origin + places @ self.axes
+
+
+def draw_plane(refined: Refined, sentence: int, steps: int) -> Any:
+    """The picture of one sentence, as a figure of matplotlib."""
+    from matplotlib.figure import Figure
+
+    paths, first = refined.paths(sentence, steps)
+    plane = Plane([*(point for row in paths.steps.values() for point in row), paths.posterior])
+    lines = {kind: [plane.flat(point) for point in row] for kind, row in paths.steps.items()}
+    aim = plane.flat(paths.posterior)
+    figure = Figure((figures.WIDTH, figures.HEIGHT))
+    axes: Any = figure.add_subplot(xlabel="first principal component", ylabel="second principal component")
+    everything = torch.tensor([aim, *(point for row in lines.values() for point in row)])
+    low, high = everything.amin(0), everything.amax(0)
+    margin = 0.15 * (high - low).clamp(min=1e-3)
+    ranges = [torch.linspace(float(a), float(b), GRID) for a, b in zip(low - margin, high + margin)]
+    places = torch.cartesian_prod(*ranges)
+    moves = refined.field(first, plane.lifted(places).view(len(places), *paths.posterior.shape)).flatten(1)
+    arrows = moves @ plane.axes.T
+    axes.quiver(*places.T.tolist(), *arrows.T.tolist(), color="#BBBBBB", angles="xy", width=0.0025)
+    for (kind, points), look in zip(lines.items(), figures.looks(list(lines))):
+        axes.plot(*zip(*points), label=f"{kind} steps", **look)
+    axes.plot(*lines[refined.kinds[0]][0], "s", color=figures.DARK, label="the prior's mean")
+    axes.plot(*aim, "*", color=figures.DARK, markersize=9, label="the posterior's mean, given the reference")
+    axes.set_title(f"Latents of sentence {sentence}, {steps} steps", loc="left", fontsize=11, fontweight="bold")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    about = (
+        f"Arrows: the {refined.kinds[0]} network's steps in this plane. {len(paths.posterior)} positions, one point."
+    )
+    figure.supxlabel(about, x=0.01, ha="left", fontsize=7, color="#444444")
+    return figure
+
+
+def chart(values: Dict[str, List[float]], name: str, note: str) -> figures.Chart:
+    """One quantity over steps, a line a kind."""
+    series = [figures.Series(kind, tuple(enumerate(row))) for kind, row in values.items()]
+    return figures.Chart(f"{name} by refinement steps", "steps", name, series, [note], log_x=False)
+
+
+def parse(argv: List[str]) -> Tuple[argparse.Namespace, List[str]]:
+    parser = argparse.ArgumentParser(
+        prog="report.py latents",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="STEM", help="STEM.plane.png and so on are written"
+    )
+    parser.add_argument("--reference", type=Path, help="the raw text of the test set, for BLEU")
+    parser.add_argument("--sentence", type=int, default=0, metavar="N", help="the one whose latents are drawn")
+    parser.add_argument("--steps", type=int, default=4, metavar="K", help="steps that are made")
+    args, flags = parser.parse_known_args(argv)
+    if args.steps < 1:
+        parser.error("--steps needs 1 or more")
+    return args, flags
+
+
+def run(args: argparse.Namespace, flags: List[str]) -> None:
+    references = read_lines(args.reference) if args.reference else []
+    refined = Refined(Engine(flags))
+    if references and len(references) != len(refined.engine.dataset):
+        raise BenchmarkError(
+            f"{args.reference} has {len(references)} lines for {len(refined.engine.dataset)} sentences"
+        )
+    found = refined.by_steps(args.steps, references)
+    print("inference  steps  bound's proxy, nats  BLEU")
+    for kind, row in found.items():
+        for step, (bound, bleu) in enumerate(row):
+            print(
+                f"{kind:9}  {step:5}  {bound:19.3f}  {bleu:5.2f}"
+                if references
+                else f"{kind:9}  {step:5}  {bound:19.3f}"
+            )
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    figures.save_drawn(lambda: draw_plane(refined, args.sentence, args.steps), Path(f"{args.output}.plane"))
+    note = f"Means of {len(refined.engine.dataset)} sentences; a proxy: z is the mean of q(z | x, y), y the output."
+    bounds = {kind: [bound for bound, _ in row] for kind, row in found.items()}
+    figures.save(chart(bounds, "log p(y | z, x) - KL + log p(length), nats", note), Path(f"{args.output}.bound"))
+    if references:
+        bleus = {kind: [bleu for _, bleu in row] for kind, row in found.items()}
+        figures.save(chart(bleus, "BLEU", "Detokenised sacreBLEU."), Path(f"{args.output}.bleu"))
+
+
+def main(argv: List[str]) -> None:
+    if {"-h", "--help"} & set(argv):
+        parse(["--help"])
+    try:
+        run(*parse(argv))
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.code, str):
+            raise
+        print(f"report.py latents: {' '.join(f'{error}'.split())[:300]}", file=sys.stderr)
+        sys.exit(2)

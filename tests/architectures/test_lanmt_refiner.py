@@ -1,0 +1,323 @@
+"""The inference network over a frozen latent model: what its specification says of it, by number."""
+
+import gc
+from collections import Counter
+from typing import Any, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nar_plugin.criterions.score_matching import ScoreMatchingCriterion
+from nar_plugin.methods import noise
+from nar_plugin.methods.contract import UsageError
+from tests import tiny
+from tests.tiny import PAD, decode, random_rows, sample_of, texts
+
+SOURCES, TARGETS = random_rows(12, 9, seed=5), random_rows(12, 9, seed=6)
+KINDS = ("score", "energy")
+
+
+def refiner(kind: str = "score", **options: Any) -> Any:
+    """The network's output is small, so that steps do not run away."""
+    model = tiny.tiny_model(arch="lanmt_refiner_tiny", refiner=kind, **options)
+    with torch.no_grad():
+        model.network.output.weight *= 0.3
+    return model
+
+
+def asked(inference: str = "score", size: float = 1.0, samples: int = 0, spread: float = 1.0) -> dict[str, Any]:
+    return {
+        "latent_inference": inference,
+        "latent_step_size": size,
+        "decode_samples": samples,
+        "decode_sample_noise": spread,
+    }
+
+
+def loss_of() -> Any:
+    return ScoreMatchingCriterion(tiny.stand_in_task())
+
+
+class Towards(nn.Module):
+    """An analytic network: a step to a fixed place."""
+
+    def __init__(self, place: float) -> None:
+        super().__init__()
+        self.place, self.stack = place, nn.Identity()
+        self.stack.project = lambda states: ()  # type: ignore[assignment]
+
+    def forward(self, latents: Tensor, mask: Any, memory: Any, is_source: Any) -> Tensor:
+        return self.place - latents
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("search", [{}, {"samples": 3}])
+def test_a_hypothesis_does_not_depend_on_its_batch(kind: str, search: dict[str, int]) -> None:
+    """LANMT-18, LANMT-23, LANMT-30: latents stay with their sentences."""
+    model, rows = refiner(kind), random_rows(14, 9, seed=8)
+    chosen = {"iterations": 3, "of_model": asked(kind, **search), "candidates": 2 * search.get("samples", 1)}
+    together = decode(model, sample_of(rows), **chosen)
+    alone = [decode(model, sample_of([row]), **chosen)[0] for row in rows]
+    cut = decode(model, sample_of(rows), max_candidate_tokens=20, **chosen)
+    for groups in (alone, cut):
+        for some, others in zip(groups, together, strict=True):
+            assert some[0]["tokens"].equal(others[0]["tokens"])
+            torch.testing.assert_close(some[0]["positional_scores"], others[0]["positional_scores"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_projection_whatever_the_number_of_steps(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LANMT-27, LANMT-29: the network's n calls, one decoder pass, one projection, no posterior, also where a stop rule
+    that compares outputs is set; a delta step costs a posterior, a decoder pass and a projection."""
+    model, calls = refiner(kind), Counter[str]()
+    for name, module in model.counted.items():
+        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    project = model.latent.project
+    monkeypatch.setattr(model.latent, "project", lambda x: calls.update(["project"]) or project(x))
+    once = {"encoder": 1, "prior": 1, "decoder": 1, "project": 1}
+    for steps in (0, 1, 5):
+        calls.clear()
+        decode(model, sample_of(SOURCES), iterations=steps, stop_rule="fixed-point", of_model=asked(kind))
+        assert calls == Counter({**once, "refiner": steps}), steps
+    calls.clear()
+    decode(model, sample_of(SOURCES), iterations=3, of_model=asked("delta"))
+    assert calls == Counter({"encoder": 1, "prior": 1, "decoder": 4, "project": 4, "posterior": 3})
+
+
+def test_its_delta_and_mean_are_the_latent_models_own() -> None:
+    model = refiner()
+    plain = {"decode_samples": 0, "decode_sample_noise": 1.0}
+    for inference, steps in (("delta", 3), ("mean", 0)):
+        found = decode(model, sample_of(SOURCES), iterations=steps, of_model=asked(inference))
+        assert texts(found) == texts(decode(model.latent, sample_of(SOURCES), iterations=steps, of_model=plain))
+
+
+def latents_after(model: Any, steps: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The prior's mean, and where the steps lead."""
+    encoded = model.encode(tiny.stacked(SOURCES))
+    ask = tiny.ask(options=asked(str(model.cfg.refiner), size))
+    state = first = model.start(encoded, model.propose(encoded, ask))
+    for step in range(steps):
+        state = model.refine(state, step + 1, steps)
+    return first.latent.latents, state.latent.latents
+
+
+@torch.no_grad()
+def test_an_analytic_network_goes_there_and_stays() -> None:
+    """LANMT-25: s(z) = z* − z: one whole step arrives, more stay; half steps halve the way; none changes nothing."""
+    model = refiner()
+    model.network = Towards(0.7)
+    start, there = latents_after(model, 1)
+    torch.testing.assert_close(there, torch.full_like(there, 0.7))
+    torch.testing.assert_close(latents_after(model, 4)[1], there)
+    torch.testing.assert_close(latents_after(model, 2, 0.5)[1], 0.7 + 0.25 * (start - 0.7))
+    for steps, size in ((0, 1.0), (3, 0.0)):
+        assert latents_after(model, steps, size)[1].equal(start)
+
+
+@torch.no_grad()
+def test_an_energy_of_the_same_slope_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LANMT-25: −½ ‖z − z*‖² has the slope z* − z, also for a caller without gradients."""
+    model = refiner("energy")
+
+    def height(latents: Tensor, *_: Any) -> Tensor:
+        return -0.5 * (latents - 0.7).square().sum((1, 2))
+
+    monkeypatch.setattr(model.network, "height", height)
+    start, there = latents_after(model, 2, 0.5)
+    torch.testing.assert_close(there, 0.7 + 0.25 * (start - 0.7))
+
+
+def pieces(model: Any) -> tuple[Tensor, Any, Any, Any]:
+    """Latents, their mask, the source for the network and its mask."""
+    encoded = model.encode(tiny.stacked(SOURCES))
+    state = model.start(encoded, model.propose(encoded, tiny.ask(options=asked(str(model.cfg.refiner)))))
+    return state.latent.latents, state.latent.mask, state.memory, state.latent.encoded.mask
+
+
+@torch.no_grad()
+def test_the_slope_is_that_of_finite_differences_and_climbs() -> None:
+    """LANMT-26, LANMT-28: under ``no_grad``; a small step raises the height, which is the energy's negative."""
+    model = refiner("energy").double()
+    latents, mask, memory, is_source = pieces(model)
+    latents = latents.double()
+    slope = model.network(latents, mask, memory, is_source)
+    assert not slope.requires_grad and mask is not None and not slope[~mask].any()
+    generator = torch.Generator().manual_seed(4)
+    before = model.network.height(latents, mask, memory, is_source)
+    for _ in range(5):
+        way = torch.randn(latents.shape, generator=generator, dtype=torch.float64)
+        up, down = (model.network.height(latents + h * way, mask, memory, is_source) for h in (1e-6, -1e-6))
+        torch.testing.assert_close((up - down) / 2e-6, (slope * way).sum((1, 2)), rtol=1e-3, atol=1e-4)
+    after = model.network.height(latents + 1e-3 * slope, mask, memory, is_source)
+    assert bool((after > before).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_padding_moves_nothing_and_does_not_move(kind: str) -> None:
+    """LANMT-24: latents at pads change no step, and no step is made there."""
+    model = refiner(kind)
+    latents, mask, memory, is_source = pieces(model)
+    wild = torch.where(mask[..., None], latents, torch.full((), 9.0))
+    step = model.network(latents, mask, memory, is_source)
+    torch.testing.assert_close(model.network(wild, mask, memory, is_source), step)
+    assert not step[~mask].any() and bool(step[mask].abs().sum(-1).gt(0).all())
+
+
+def test_the_latent_model_is_frozen() -> None:
+    """LANMT-24: no gradient, no update, no dropout; its weights are in the checkpoint, and only the network's learn."""
+    model = refiner(dropout=0.0).train()
+    assert model.network.training and not any(module.training for module in model.latent.modules())
+    before = {name: weight.clone() for name, weight in model.latent.state_dict().items()}
+    optimizer = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=0.1)
+    for _ in range(3):
+        loss, size, _ = loss_of()(model, sample_of(SOURCES, TARGETS))
+        (loss / size).backward()
+        optimizer.step()
+    assert all(weight.grad is None for weight in model.latent.parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.latent.state_dict().items())
+    assert {name.split(".")[0] for name in model.state_dict()} == {"latent", "network"}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_of_the_network_has_a_gradient(kind: str, dropout: float) -> None:
+    """LANMT-31: that of an energy through its slope, with and without dropout of attention; in validation no error."""
+    model = refiner(kind, dropout=dropout, attention_dropout=dropout).train()
+    loss, _, _ = loss_of()(model, sample_of(SOURCES, TARGETS))
+    loss.backward()
+    learning = [(name, weight) for name, weight in model.network.named_parameters() if weight.requires_grad]
+    assert [name for name, weight in learning if weight.grad is None or not weight.grad.any()] == []
+    model.eval()
+    with torch.no_grad():
+        held, _, _ = loss_of()(model, sample_of(SOURCES, TARGETS))
+    assert bool(held.isfinite()) and not held.requires_grad
+    assert bool(loss_of()(model, sample_of(SOURCES, TARGETS))[0].isfinite())
+
+
+def test_the_target_is_the_way_of_delta_inference() -> None:
+    """LANMT-24: from the start point, so many delta steps, with the reference's length."""
+    model, sample = refiner(delta_steps=2), sample_of(SOURCES, TARGETS)
+    (term,) = model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+    latent, target = model.latent, sample["target"]
+    with torch.no_grad():
+        encoded = latent.encode(sample["net_input"]["src_tokens"])
+        is_token = target != PAD
+        memory = latent.posterior.stack.project(encoded.states)
+        start = at = latent.expect(encoded, target.size(1), is_token)[0]
+        for _ in range(2):
+            tokens = latent.project(latent.decode(encoded, at, is_token))
+            tokens[..., [PAD, tiny.BOS]] = -torch.inf
+            at = latent.infer(encoded, tokens.argmax(-1).masked_fill(~is_token, PAD), is_token, memory)[0]
+    torch.testing.assert_close(term.way, at - start)
+    assert term.is_counted.equal(is_token) and term.move.requires_grad and not term.way.requires_grad
+
+
+def starts(model: Any, epochs: int, update: int = 0) -> Tensor:
+    """(epochs, B) root mean square of the start points' distance to the prior's mean, in its deviations."""
+    model.train()
+    model.set_num_updates(update)
+    target, latent = tiny.stacked(TARGETS), model.latent
+    with torch.no_grad():
+        encoded, mask = latent.encode(tiny.stacked(SOURCES)), target != PAD
+        mean, std = latent.expect(encoded, target.size(1), mask)
+        memory, found = model.network.stack.project(encoded.states), []
+        for epoch in range(epochs):
+            keys = noise.training_keys(1, epoch, torch.arange(len(SOURCES)))
+            drawn = (model.start_points(keys, mean, std, mask, memory, encoded.mask) - mean) / std
+            found.append(drawn.square().mean(2).masked_fill(~mask, 0.0).sum(1) / mask.sum(1))
+    return torch.stack(found).sqrt()
+
+
+def test_start_points_are_those_of_the_talk_or_of_the_code() -> None:
+    """The whole prior; or its noise shrunk by a factor drawn for each sentence, uniform from 0 to 1."""
+    whole, scaled = (starts(refiner(start_points=kind), 300) for kind in ("prior", "scaled"))
+    assert abs(float(whole.square().mean()) - 1) < 0.03
+    assert abs(float(scaled.square().mean()) - 1 / 3) < 0.03
+    assert float(scaled.min()) < 0.1 and float(whole.min()) > 0.3
+
+
+def test_rollouts_begin_at_their_update_and_move_their_share() -> None:
+    """The same keys: half of the sentences start elsewhere from then on, by one step of the network."""
+    model = refiner(rollout_start=10, dropout=0.0)
+    before, after = starts(model, 200, update=9), starts(model, 200, update=10)
+    share = float((before != after).float().mean())
+    assert abs(share - 0.5) < 0.05
+    assert starts(refiner(rollout_start=10, dropout=0.0, rollout_share=0.0), 3, update=10).equal(before[:3])
+
+
+def test_no_memory_is_kept_from_step_to_step() -> None:
+    """LANMT-28: an energy's graphs are let go."""
+    model = refiner("energy")
+
+    def tensors_after(steps: int) -> int:
+        decode(model, sample_of(SOURCES), iterations=steps, of_model=asked("energy"))
+        gc.collect()
+        return sum(isinstance(one, Tensor) for one in gc.get_objects())
+
+    tensors_after(1)
+    assert tensors_after(50) <= tensors_after(1) + 2
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_training_stands_on_a_latent_model() -> None:
+    with pytest.raises(UsageError, match="--latent-model"):
+        kind = type(refiner())
+        kind.build_model(tiny.config("lanmt_refiner_tiny"), tiny.stand_in_task())
+
+
+@pytest.fixture(scope="module")
+def toy() -> Iterator[Any]:
+    """A latent model that has learnt to say a sentence in one of two ways."""
+    yield tiny.two_ways_model("lanmt_continuous_tiny")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_learning_points_the_steps_the_right_way(kind: str, toy: Any) -> None:
+    """LANMT-32: the loss falls, the cosine rises, and a step of size 1 ends nearer to where delta inference does."""
+    torch.manual_seed(2)
+    model = tiny.tiny_refiner("lanmt_refiner_tiny", toy, refiner=kind, dropout=0.0, refiner_layers=2)
+    optimizer = torch.optim.Adam(model.network.parameters(), lr=3e-3)
+    held = sample_of(*tiny.two_ways(60, seed=5))
+
+    def quality() -> tuple[float, float, float]:
+        model.eval()
+        with torch.no_grad():
+            loss, size, sums = loss_of()(model, held)
+        model.train()
+        return float(loss) / size, float(sums["cosine"] / sums["positions"]), float(sums["squared_way"]) / size
+
+    first, cosine, _ = quality()
+    for step in range(200):
+        loss, size, _ = loss_of()(model, sample_of(*tiny.two_ways(48, seed=100 + step), epoch=step))
+        optimizer.zero_grad()
+        (loss / size).backward()
+        optimizer.step()
+    last, better, squared = quality()
+    assert last < first and better > cosine + 0.1
+    assert last < 0, "‖s − way‖² < ‖way‖²: nearer than before the step"
+    assert last >= -squared - 1e-3, "the least value there is"
+
+
+def test_a_network_learns_the_analytic_score_of_a_gaussian() -> None:
+    """Where delta inference would go to the middle of a Gaussian, s(z) becomes (z* − z), wherever z is."""
+    torch.manual_seed(3)
+    model = tiny.tiny_model(arch="lanmt_refiner_tiny", is_lively=False, dropout=0.0, refiner_layers=2)
+    middle = torch.linspace(-1, 1, 8)
+    model.latent.delta = lambda encoded, start, is_token, mask, steps: middle.expand_as(start)
+    optimizer = torch.optim.Adam(model.network.parameters(), lr=3e-3)
+    model.train()
+    for step in range(300):
+        loss, size, _ = loss_of()(model, sample_of(SOURCES, TARGETS, epoch=step))
+        optimizer.zero_grad()
+        (loss / size).backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        latents, mask, memory, is_source = pieces(model)
+        spread = torch.randn(latents.shape, generator=torch.Generator().manual_seed(9))
+        step = model.network(latents + 0.5 * spread, mask, memory, is_source)
+    wanted = middle - latents - 0.5 * spread
+    assert float((step - wanted)[mask].square().mean()) < 0.05 * float(wanted[mask].square().mean())

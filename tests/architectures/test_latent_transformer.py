@@ -1,0 +1,293 @@
+"""LaNMT as a whole: the checkable behaviours of its specification, by number."""
+
+from dataclasses import replace
+from typing import Any, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nar_plugin.criterions.elbo_length import ElboLengthCriterion
+from nar_plugin.methods import gaussian, noise
+from nar_plugin.methods import lanmt as method
+from nar_plugin.methods.contract import Ask
+from tests import tiny
+from tests.architectures import behaviours
+from tests.tiny import BOS, EOS, PAD, decode, random_rows, sample_of, texts
+
+SOURCES, TARGETS = random_rows(12, 9, seed=5), random_rows(12, 9, seed=6)
+PLAIN = {"decode_samples": 0, "decode_sample_noise": 0.5}
+
+
+def lanmt(**options: Any) -> Any:
+    """Lively: outputs depend strongly on the source, and lengths on the latents."""
+    return tiny.tiny_model(arch="lanmt_tiny", **options)
+
+
+def searched(samples: int, spread: float = 1.0, **options: Any) -> dict[str, Any]:
+    """The options of a latent search."""
+    asked = {"decode_samples": samples, "decode_sample_noise": spread}
+    return {"candidates": samples, "of_model": asked, **options}
+
+
+def encoded_of(model: Any, rows: list[list[int]]) -> Any:
+    return model.encode(tiny.stacked(rows))
+
+
+def started(model: Any, rows: list[list[int]], n: int = 1, spread: float = 1.0) -> tuple[Any, Any]:
+    encoded = encoded_of(model, rows)
+    seeds = noise.source_keys(1, encoded.source, encoded.source != PAD)
+    ask = Ask(n=n, seeds=lambda: seeds, options={"decode_samples": n, "decode_sample_noise": spread})
+    many = encoded.select(torch.arange(len(rows)).repeat_interleave(n))
+    return many, model.start(many, model.propose(encoded, ask))
+
+
+def test_every_behaviour_has_a_test() -> None:
+    assert behaviours.numbers("LANMT") == set(range(1, 37))
+
+
+def test_lanmt_is_a_name_of_the_latent_transformer() -> None:
+    ours, theirs = tiny.tiny_model(arch="lanmt_tiny"), tiny.tiny_model(arch="latent_transformer_tiny")
+    assert type(ours) is type(theirs) and ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.parametrize("options", [{}, searched(3), {"stop_rule": "fixed-point"}])
+def test_a_hypothesis_does_not_depend_on_its_batch(options: dict[str, Any]) -> None:
+    """LANMT-11, LANMT-18, LANMT-23: alone, in a batch, left or right padded, while sentences end at different steps."""
+    model, rows = lanmt(), random_rows(16, 9, seed=8)
+    chosen = {"iterations": 5, "of_model": PLAIN, **options}
+    together = decode(model, sample_of(rows), **chosen)
+    alone = [decode(model, sample_of([row]), **chosen)[0] for row in rows]
+    left = decode(model, sample_of(rows, is_left=True), **chosen)
+    if "stop_rule" in options:
+        assert len({group[0]["steps"] for group in together}) > 1, "all end at once, so this tests nothing"
+    for groups in (alone, left):
+        for some, others in zip(groups, together, strict=True):
+            assert some[0]["tokens"].equal(others[0]["tokens"]) and some[0]["steps"] == others[0]["steps"]
+            torch.testing.assert_close(some[0]["positional_scores"], others[0]["positional_scores"])
+
+
+@torch.no_grad()
+def test_the_first_pass_decodes_the_priors_mean() -> None:
+    """LANMT-13: by hand; the posterior is called once a refinement, the encoder once."""
+    model = lanmt()
+    calls: list[str] = []
+    for name in ("encoder", "posterior", "decoder"):
+        getattr(model, name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    found = decode(model, sample_of(SOURCES[:3]), iterations=0, of_model=PLAIN)
+    assert calls == ["encoder", "decoder"]
+    encoded = encoded_of(model, SOURCES[:3])
+    lifted = model.lift(encoded.mean)
+    sizes = encoded.is_source.sum(1)
+    lengths = method.lengths_of(model.length_logits(encoded, lifted).argmax(1), sizes, 3, tiny.POSITIONS + 1)
+    is_token = torch.arange(int(lengths.max())) < lengths[:, None]
+    logits = model.project(model.decode(encoded, lifted, lengths, is_token))
+    logits[..., [PAD, BOS]] = -torch.inf
+    expected = [row[1:n].tolist() for row, n in zip(logits.argmax(-1), lengths.tolist(), strict=True)]
+    assert [group[0]["tokens"].tolist() for group in found] == expected
+    calls.clear()
+    decode(model, sample_of(SOURCES[:3]), iterations=3, of_model=PLAIN)
+    assert calls == ["encoder", "decoder"] + ["posterior", "decoder"] * 3
+
+
+@torch.no_grad()
+def test_a_refinement_decodes_the_posteriors_mean_of_what_was_said() -> None:
+    """LANMT-13: the latents of a step are q's mean given the tokens before, with ``<s>`` in front."""
+    model = lanmt()
+    encoded, state = started(model, SOURCES[:3])
+    target = F.pad(state.tokens, (1, 0), value=BOS)
+    mean, _ = model.infer(encoded, target, target != PAD)
+    torch.testing.assert_close(model.refine(state, 1, 1).latents, mean)
+    torch.testing.assert_close(state.latents, encoded.mean)
+
+
+@torch.no_grad()
+def test_no_tokens_are_more_probable_given_latents_and_length() -> None:
+    """LANMT-14: the factorised maximum: no other sequence of that length has a higher log p(y | z, x, l)."""
+    model = lanmt()
+    _, state = started(model, SOURCES[:4])
+    lengths = (state.tokens != PAD).sum(1) + 1
+    is_token = torch.arange(int(lengths.max())) < lengths[:, None]
+    logits = model.project(model.decode(state.encoded, model.lift(state.latents), lengths, is_token)[:, 1:])
+    log_probs = logits.float().log_softmax(-1)
+    log_probs[..., [PAD, BOS]] = -torch.inf
+    best = state.scores.sum(1)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(50):
+        other = torch.where(
+            torch.rand(state.tokens.shape, generator=generator) < 0.2,
+            torch.randint(4, 24, state.tokens.shape, generator=generator),
+            state.tokens,
+        )
+        score = log_probs.gather(2, other[..., None])[..., 0].masked_fill(state.tokens == PAD, 0.0).sum(1)
+        assert bool((score <= best + 1e-4).all())
+
+
+def test_a_fixed_point_is_a_fixed_point() -> None:
+    """LANMT-16: stopped there or forced on, the same tokens; never more steps than asked for."""
+    model, sample = lanmt(), sample_of(SOURCES)
+    stopped = decode(model, sample, iterations=8, stop_rule="fixed-point", of_model=PLAIN)
+    forced = decode(model, sample, iterations=8, of_model=PLAIN)
+    ended = [i for i, group in enumerate(stopped) if group[0]["steps"] < 8]
+    assert ended and all(group[0]["steps"] <= 8 for group in stopped)
+    for i in ended:
+        assert stopped[i][0]["tokens"].equal(forced[i][0]["tokens"])
+
+
+def test_the_length_may_change_from_step_to_step() -> None:
+    """LANMT-17: it hangs on the latents."""
+    model = lanmt()
+    kept = decode(model, sample_of(SOURCES), iterations=3, keep_history=True, of_model=PLAIN)
+    widths = [[int((step["tokens"] != PAD).sum()) for step in group[0]["history"]] for group in kept]
+    assert all(len(row) == 4 for row in widths) and any(len(set(row)) > 1 for row in widths)
+
+
+@torch.no_grad()
+def test_nothing_stands_beyond_the_length_and_the_posterior_does_not_look_there() -> None:
+    """LANMT-19: padding of any content changes no latent."""
+    model = lanmt()
+    _, state = started(model, SOURCES)
+    lengths = (state.tokens != PAD).sum(1)
+    beyond = torch.arange(state.tokens.size(1)) >= lengths[:, None]
+    assert bool((state.tokens[beyond] == PAD).all()) and bool(beyond.any())
+    wider = replace(state, tokens=F.pad(state.tokens, (0, 3), value=PAD), scores=F.pad(state.scores, (0, 3)))
+    torch.testing.assert_close(model.refine(wider, 1, 1).latents, model.refine(state, 1, 1).latents)
+
+
+@pytest.mark.parametrize("options", [searched(1), searched(5, 0.0)])
+def test_a_search_without_noise_is_plain_decoding(options: dict[str, Any]) -> None:
+    """LANMT-20: one candidate, or several that are the same."""
+    model, sample = lanmt(), sample_of(SOURCES)
+    plain = decode(model, sample, iterations=2, of_model=PLAIN)
+    assert texts(decode(model, sample, iterations=2, **options)) == texts(plain)
+
+
+def test_the_best_of_a_sentences_own_candidates_wins_and_more_never_lose() -> None:
+    """LANMT-21: candidates are nested: those of 3 are among those of 6."""
+    model, sample = lanmt(), sample_of(SOURCES)
+    plain = decode(model, sample, iterations=1, of_model=PLAIN)
+    few, more = (decode(model, sample, iterations=1, nbest=n, **searched(n)) for n in (3, 6))
+    for first, some, others in zip(plain, few, more, strict=True):
+        assert float(some[0]["score"]) == max(float(one["score"]) for one in some)
+        assert float(others[0]["score"]) >= float(some[0]["score"]) - 1e-6
+        said = [one["tokens"].tolist() for one in others]
+        assert first[0]["tokens"].tolist() in said and all(one["tokens"].tolist() in said for one in some)
+    assert any(len({tuple(one["tokens"].tolist()) for one in group}) > 1 for group in few)
+
+
+@torch.no_grad()
+def test_candidates_are_samples_of_the_prior() -> None:
+    """LANMT-2, LANMT-20: the first is its mean; of the others mean and spread are those asked for."""
+    model = lanmt()
+    encoded, state = started(model, SOURCES[:1], n=4000, spread=0.5)
+    drawn = (state.latents - encoded.mean) / encoded.std
+    assert not drawn[0].any() and abs(float(drawn[1:].std()) - 0.5) < 0.01 and abs(float(drawn[1:].mean())) < 0.01
+
+
+@torch.no_grad()
+def test_one_seed_one_result() -> None:
+    """LANMT-23: another seed draws others."""
+    model = lanmt()
+    one, again = (started(model, SOURCES, n=3)[1].latents for _ in range(2))
+    assert one.equal(again)
+    encoded = encoded_of(model, SOURCES)
+    seeds = noise.source_keys(2, encoded.source, encoded.source != PAD)
+    ask = Ask(n=3, seeds=lambda: seeds, options={"decode_samples": 3, "decode_sample_noise": 1.0})
+    assert not model.propose(encoded, ask).latents.equal(one)
+
+
+def test_the_sum_prefers_what_the_mean_does_not() -> None:
+    """LANMT-22: among candidates of different lengths."""
+    model, sample = lanmt(), sample_of(SOURCES)
+    by_mean, by_sum = (decode(model, sample, iterations=1, norm=norm, **searched(8)) for norm in ("mean", "sum"))
+    assert texts(by_mean) != texts(by_sum)
+    totals = [[float(group[0]["positional_scores"].sum()) for group in groups] for groups in (by_mean, by_sum)]
+    assert all(b >= a - 1e-4 for a, b in zip(*totals, strict=True))
+
+
+@torch.no_grad()
+def test_a_target_is_scored_from_its_posteriors_mean() -> None:
+    """By hand: log p(y | μ, x) + log p(l | μ, x) − KL."""
+    model = lanmt()
+    scored = model.score(encoded_of(model, SOURCES[:1]), tiny.stacked(TARGETS[:1]))
+    encoded, target = encoded_of(model, SOURCES[:1]), torch.tensor([[BOS, *TARGETS[0], EOS]])
+    everything = torch.ones_like(target, dtype=torch.bool)
+    mean, std = model.infer(encoded, target, everything)
+    lifted, length = model.lift(mean), torch.tensor([target.size(1)])
+    log_probs = model.project(model.decode(encoded, lifted, length, everything)).log_softmax(-1)[0]
+    each = log_probs[torch.arange(target.size(1)), target[0]]
+    kl = gaussian.divergence(mean, std, encoded.mean, encoded.std).sum()
+    classes = model.length_logits(encoded, lifted).log_softmax(1)
+    of_length = classes[0, method.length_classes(torch.tensor(len(SOURCES[0]) + 2), length)[0]]
+    torch.testing.assert_close(scored.tokens[0], each[1:])
+    torch.testing.assert_close(scored.extra[0], each[0] + of_length - kl)
+    assert scored.kind == "proxy"
+
+
+@pytest.mark.parametrize("row", [[7], [7] * 40, list(range(4, 24))])
+def test_short_and_long_sources_get_an_answer(row: list[int]) -> None:
+    """LANMT-35: one token, and more than there are positions in the target."""
+    for options in ({"of_model": PLAIN}, searched(3)):
+        (group,) = decode(lanmt(), sample_of([row]), iterations=2, **options)
+        assert 2 <= len(group[0]["tokens"]) <= tiny.POSITIONS and bool(group[0]["positional_scores"].isfinite().all())
+
+
+def test_every_part_has_a_gradient() -> None:
+    """LANMT-7: with the budget at 0; the posterior none where neither divergence nor decoder reads it."""
+    model, sample = lanmt(), sample_of(SOURCES, TARGETS)
+    ElboLengthCriterion(tiny.stand_in_task(), 0.0, "sentence", 1.0, 0.0, 0, 0)(model, sample)[0].backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None and bool(weight.grad.abs().max() > 0), name
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[Any]:
+    yield tiny.two_ways_model("lanmt_tiny", encoder_embed_dim=64)
+
+
+def coherent(model: Any, rows: list[list[int]], **options: Any) -> int:
+    """Sources said wholly one way."""
+    said = [row[:-1] for row in texts(decode(model, sample_of(rows), **{"of_model": PLAIN, **options}))]
+    return sum(row in (source, [word + tiny.OTHER for word in source]) for row, source in zip(said, rows, strict=True))
+
+
+def test_a_delta_step_makes_one_sentence_of_a_mixture(trained: Any) -> None:
+    """LANMT-15: on sentences never seen: more are said wholly one way, and the bound of what is said does not fall."""
+    rows, _ = tiny.two_ways(200, seed=7)
+    counts = [coherent(trained, rows, iterations=k) for k in (0, 1, 2)]
+    assert counts[0] + 5 < counts[1] <= counts[2]
+    with torch.no_grad():
+        encoded, state = started(trained, rows)
+        said, bounds = [], []
+        for _ in range(3):
+            scored = trained.score(encoded, state.tokens)
+            said.append(float(state.scores.sum(1).mean()))
+            bounds.append(float((scored.tokens.sum(1) + scored.extra).mean()))
+            state = trained.refine(state, 1, 1)
+    assert said[0] + 0.05 < said[1] < said[2], "log p(y | z, x) in nats a sentence"
+    assert bounds[1] > bounds[0] and bounds[2] > bounds[1] - 0.01
+
+
+def test_a_search_finds_what_one_candidate_does_not(trained: Any) -> None:
+    rows, _ = tiny.two_ways(200, seed=8)
+    assert coherent(trained, rows, iterations=1, **searched(10)) > coherent(trained, rows, iterations=1) + 5
+
+
+@torch.no_grad()
+def test_the_bound_is_no_more_than_the_importance_weighted_one(trained: Any) -> None:
+    """The mean over samples of log w is at most the log of the mean of w, and both rise with a better posterior."""
+    sources, targets = tiny.two_ways(20, seed=9)
+    encoded, target = encoded_of(trained, sources), tiny.stacked(targets)
+    begun, is_token = trained.begun(target, target != PAD)
+    mean, std = trained.infer(encoded, begun, is_token)
+    weights = []
+    for sample in range(64):
+        keys = noise.fold(torch.arange(20), sample)
+        latents = mean + std * gaussian.draws(keys, mean.size(1), mean.size(2))
+        states = trained.decode(encoded, trained.lift(latents), is_token.sum(1), is_token)
+        log_probs = trained.project(states).log_softmax(-1).gather(2, begun[..., None])[..., 0]
+        ratio = gaussian.log_density(latents, encoded.mean, encoded.std) - gaussian.log_density(latents, mean, std)
+        weights.append((log_probs * is_token).sum(1) + (ratio * encoded.is_source).sum(1))
+    drawn = torch.stack(weights)
+    elbo, bound = drawn.mean(0), drawn.logsumexp(0) - torch.tensor(64.0).log()
+    assert bool((elbo <= bound + 1e-4).all()) and bool((elbo < bound - 1e-3).any())

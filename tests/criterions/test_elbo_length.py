@@ -1,0 +1,103 @@
+"""The objective of latent-variable models: identity, free bits, budget, log."""
+
+from typing import Any
+
+import pytest
+import torch
+from fairseq.logging import metrics
+from torch import Tensor
+
+from nar_plugin.criterions.elbo_length import ElboLengthCriterion
+from nar_plugin.methods import gaussian
+from nar_plugin.methods.contract import UsageError
+from tests.tiny import random_rows, sample_of, stand_in_task, tiny_model
+
+SOURCES, TARGETS = random_rows(9, 8, seed=15), random_rows(9, 8, seed=16)
+
+
+def elbo(budget: float = 1.0, begin: int = 0, end: int = 0, smoothing: float = 0.0, normalize: str = "sentence") -> Any:
+    return ElboLengthCriterion(stand_in_task(), smoothing, normalize, 1.0, budget, begin, end)
+
+
+def parts(model: Any, sample: dict[str, Any]) -> dict[str, Tensor]:
+    terms = model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+    token, kl, length = terms
+    return {
+        "nll": torch.nn.functional.cross_entropy(token.logits.double(), token.target, reduction="none"),
+        "kl": kl.values[kl.is_counted].double(),
+        "length": torch.nn.functional.cross_entropy(length.logits.double(), length.target, reduction="none"),
+    }
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.5, 5.0])
+def test_the_loss_is_the_sum_of_its_parts(budget: float) -> None:
+    """LANMT-3, LANMT-5: nll + Σ max(KL, b) + length, for a sentence; padding adds nothing."""
+    model = tiny_model(arch="lanmt_tiny", is_lively=False)
+    sample = sample_of(SOURCES, TARGETS)
+    loss, size, sums = elbo(budget)(model, sample)
+    found = {name: value.detach() for name, value in parts(model, sample).items()}
+    expected = found["nll"].sum() + found["kl"].clamp(min=budget).sum() + found["length"].sum()
+    assert size == len(SOURCES) and float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+    assert float(sums["kl_nats"]) == pytest.approx(float(found["kl"].sum()), rel=1e-5)
+    assert len(found["kl"]) == sum(len(row) + 2 for row in SOURCES)
+    alone = [elbo(budget)(model, sample_of([x], [y], first_id=i))[0] for i, (x, y) in enumerate(zip(SOURCES, TARGETS))]
+    assert float(torch.stack(alone).sum().detach()) == pytest.approx(float(loss.detach()), rel=1e-4)
+
+
+def test_below_the_budget_there_is_no_gradient() -> None:
+    """LANMT-3: the divergence of positions below it moves nothing."""
+    model, sample = tiny_model(arch="lanmt_tiny", is_lively=False), sample_of(SOURCES, TARGETS)
+
+    def prior_gradient(budget: float) -> Tensor:
+        model.zero_grad()
+        elbo(budget)(model, sample)[0].backward()
+        return model.prior.weight.grad.clone()
+
+    assert prior_gradient(0.0).abs().max() > 0 and not prior_gradient(1e9).any()
+
+
+def test_the_divergence_alone_reaches_the_posterior_and_the_prior() -> None:
+    """LANMT-2, LANMT-7: mean and standard deviation of both have a gradient."""
+    (mean_q, std_q), (mean_p, std_p) = (
+        gaussian.split(torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(seed), requires_grad=True))
+        for seed in (1, 2)
+    )
+    grads = torch.autograd.grad(gaussian.divergence(mean_q, std_q, mean_p, std_p).sum(), [mean_q, std_q, mean_p, std_p])
+    assert all(bool(grad.abs().gt(0).all()) for grad in grads)
+
+
+def test_the_budget_falls_with_the_updates_that_the_task_names() -> None:
+    """LANMT-4: whatever the criterion has seen before: nothing is to be saved."""
+    criterion, found = elbo(1.0, 100, 200), []
+    for update in (0, 100, 150, 200, 900, 150):
+        criterion.set_num_updates(update)
+        found.append(criterion.budget)
+    assert found == [1.0, 1.0, 0.5, 0.0, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("wrong", [(-1.0, 0, 0), (1.0, 200, 100), (1.0, -1, 5)])
+def test_a_budget_that_cannot_be_is_refused(wrong: tuple[float, int, int]) -> None:
+    with pytest.raises(UsageError, match="--budget"):
+        elbo(*wrong)
+
+
+def test_what_is_logged_are_means_of_the_whole_update() -> None:
+    """KL a sentence, a position, and after the hinge, in nats; two batches are one."""
+    model = tiny_model(arch="lanmt_tiny", is_lively=False)
+
+    def logged(cuts: list[slice]) -> dict[str, float]:
+        batches = [sample_of(SOURCES[cut], TARGETS[cut], first_id=cut.start) for cut in cuts]
+        logs = [elbo(0.5)(model, batch)[2] for batch in batches]
+        with metrics.aggregate(new_root=True) as found:
+            ElboLengthCriterion.reduce_metrics(logs)
+        return dict(found.get_smoothed_values())
+
+    whole = logged([slice(0, 9)])
+    kl = parts(model, sample_of(SOURCES, TARGETS))["kl"].detach()
+    assert whole["kl"] == pytest.approx(float(kl.sum()) / 9, abs=1e-2)
+    assert whole["kl_position"] == pytest.approx(float(kl.mean()), abs=1e-3)
+    assert whole["kl_hinged"] == pytest.approx(float(kl.clamp(min=0.5).mean()), abs=1e-3)
+    assert whole["budget"] == 0.5 and {"nll_loss", "length_loss", "length_accuracy", "accuracy", "loss"} <= whole.keys()
+    halves = logged([slice(0, 4), slice(4, 9)])
+    for key in ("loss", "kl", "kl_position", "kl_hinged", "budget", "nll_loss", "length_loss"):
+        assert halves[key] == pytest.approx(whole[key], abs=5e-3), key

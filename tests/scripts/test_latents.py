@@ -1,0 +1,61 @@
+"""Pictures of latents: the plane, the bounds by step, and what cannot be drawn."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import latents
+from tests.conftest import ADAM, LIMITS, QUIET
+from tests.end_to_end.programs import ROOT, TASK, complains, program, succeed
+
+SCRIPT = str(ROOT / "scripts" / "report.py")
+
+
+@pytest.fixture(scope="module")
+def refiner(data: Path, stands_on: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("refiner")
+    arch = ("--arch", "lanmt_refiner_tiny", "--criterion", "score_matching", *stands_on("lanmt_refiner"))
+    flags = (*arch, *LIMITS, *ADAM, *QUIET, "--max-tokens", 500, "--max-update", 30, "--save-dir", folder)
+    succeed("fairseq-train", data, *TASK, *flags)
+    return folder / "checkpoint_last.pt"
+
+
+def test_the_plane_holds_the_points_that_it_was_laid_through() -> None:
+    """Three points are in their plane, at their distances; lifting is the inverse."""
+    generator = torch.Generator().manual_seed(1)
+    points = [torch.randn(4, 8, generator=generator) for _ in range(3)]
+    plane = latents.Plane(points)
+    flat = torch.tensor([plane.flat(point) for point in points])
+    assert flat[0].tolist() == [0.0, 0.0]
+    for i in range(3):
+        for j in range(3):
+            assert float((flat[i] - flat[j]).norm()) == pytest.approx(float((points[i] - points[j]).norm()), abs=1e-4)
+    torch.testing.assert_close(plane.lifted(flat), torch.stack(points).flatten(1))
+
+
+def test_pictures_and_figures_are_made(refiner: Path, corpus: Path, data: Path, tmp_path: Path) -> None:
+    """The table's last BLEU is that of fairseq-generate; both kinds begin at the same place."""
+    flags = ("--path", refiner, "--gen-subset", "test", "--target-lang", "tgt", "--source-lang", "src")
+    ours = ("--output", tmp_path / "fig" / "x", "--reference", corpus / "test.tgt", "--steps", 2, "--sentence", 3)
+    told = succeed(SCRIPT, "latents", data, *TASK, *flags, *ours)
+    rows = [line.split() for line in told.lines if line.split()[:1] in (["score"], ["delta"])]
+    assert [row[:2] for row in rows] == [[kind, str(step)] for kind in ("score", "delta") for step in range(3)]
+    assert rows[0][2:] == rows[3][2:] and rows[3][2:] != rows[4][2:]
+    for name in ("plane", "bound", "bleu"):
+        for kind in ("png", "svg"):
+            assert (tmp_path / "fig" / f"x.{name}.{kind}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"), [(("--sentence", 600), "--sentence 600"), (("--reference", "gone"), "gone")]
+)
+def test_what_cannot_be_drawn_is_one_line(flags: Any, word: str, refiner: Path, data: Path, tmp_path: Path) -> None:
+    ours = ("--path", refiner, "--target-lang", "tgt", "--source-lang", "src", "--output", tmp_path / "x", *flags)
+    complains(program(SCRIPT, "latents", data, *TASK, *ours), word)
+
+
+def test_only_a_refiner_is_drawn(student: Path, data: Path, tmp_path: Path) -> None:
+    flags = ("--path", student, "--target-lang", "tgt", "--source-lang", "src", "--output", tmp_path / "x")
+    complains(program(SCRIPT, "latents", data, *TASK, *flags), "lanmt_refiner")
