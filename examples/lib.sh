@@ -57,10 +57,9 @@ step() {
     return
   fi
   ((MACHINE > 0)) || rm -f "$stamp"
-  for input in "${inputs[@]}"; do
-    [[ -e $input ]] || fail "step $name needs $input: run the steps before it"
-    ! _is_half_made "$input" || fail "step $name needs $input, which is not whole: run the step before it again"
-  done
+  for input in "${inputs[@]}"; do [[ -e $input ]] || fail "step $name needs $input: run the steps before it"; done
+  input=$(_half_made "${inputs[@]}")
+  [[ -z $input ]] || fail "step $name needs $input, which is not whole: run the step before it again"
   say "$name"
   if ((MACHINE > 0)); then
     "$@" # the first machine keeps the books
@@ -82,26 +81,30 @@ _forget_begun() {
   done < <(grep -rlxFf <(printf '%s\n' "${outputs[@]}") "$OUT/.begun" || true)
 }
 
-# Whether a file is one that a step began to make and has not ended, or one that was cut since.
-_is_half_made() {
-  local made
-  [[ -f $1 ]] || return 1
-  if grep -rqsxF -- "$1" "$OUT/.begun"; then return; fi
-  made=$(grep -rhsF -- "$1 " "$OUT/.stamps" | awk -v file="$1 " 'index($0, file) == 1 && NF == split(file, words) + 1')
-  [[ -n $made ]] && ! grep -qxF -- "$1 $(stat -c %s "$1")" <<<"$made"
+# The first of these files, if any, that a step began to make and has not ended, or that was cut since: it is named in .begun, or
+# stamps know it by no size that it has.
+_half_made() {
+  local file there=() books=("$OUT"/.begun/* "$OUT"/.stamps/*)
+  for file; do if [[ -f $file ]]; then there+=("$file"); fi; done
+  if ((${#there[@]} == 0)); then return; fi
+  stat -c '%n %s' "${there[@]}" |
+    awk '
+      FILENAME == "-" { size[substr($0, 1, length($0) - length($NF) - 1)] = $NF; next }
+      FILENAME ~ "/[.]begun/[^/]*$" { if ($0 in size) begun[$0] }
+      FILENAME ~ "/[.]stamps/[^/]*$" {
+        name = substr($0, 1, length($0) - length($NF) - 1)
+        if (name in size) { known[name]; if ($NF == size[name]) whole[name] }
+      }
+      END { for (name in size) if (name in begun || name in known && !(name in whole)) { print name; exit } }
+    ' - "${books[@]}" 2>/dev/null || true
 }
 
 # The command, and the state of the inputs and outputs of step; an absent file spoils the seal, so that it matches nothing.
 _seal() {
-  local file
   printf '%s\n' "${*@Q}" "${SEAL:-}"
   declare -f "$1" || true
-  for file in "${inputs[@]}"; do
-    stat -c '%n %s %Y' "$file" 2>/dev/null || echo "$file is missing at $RANDOM"
-  done
-  for file in "${outputs[@]}"; do
-    stat -c '%n %s' "$file" 2>/dev/null || echo "$file is missing at $RANDOM"
-  done
+  if ((${#inputs[@]})); then stat -c '%n %s %Y' "${inputs[@]}" 2>/dev/null || echo "an input is missing at $RANDOM"; fi
+  if ((${#outputs[@]})); then stat -c '%n %s' "${outputs[@]}" 2>/dev/null || echo "an output is missing at $RANDOM"; fi
 }
 
 # The last line of a recipe: an $ONLY that named no step has done nothing.

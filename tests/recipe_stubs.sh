@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Read by every bash of a recipe under test (BASH_ENV): programs are written down in the folder $RECORD, a JSON list in a
-# file each (two run at once), and leave the files that the next step asks for.
+# Read by every bash of a recipe under test (BASH_ENV): programs are written down in the folder $RECORD, a file each (two run
+# at once) of words that end in NUL, and leave the files that the next step asks for.
 
 _record() {
-  mkdir -p "$RECORD"
-  command python3 -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@" >"$RECORD/$(date +%s%N).$BASHPID"
+  [[ -d $RECORD ]] || mkdir -p "$RECORD"
+  printf '%s\0' "$@" >"$RECORD/$EPOCHREALTIME.$BASHPID"
 }
 
 # The value of an option in a command line.
@@ -21,7 +21,7 @@ _value_of() {
 }
 
 _leave() {
-  mkdir -p "$(dirname "$1")"
+  [[ -d ${1%/*} ]] || mkdir -p "${1%/*}"
   echo made >"$1"
 }
 

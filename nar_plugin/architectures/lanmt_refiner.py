@@ -208,17 +208,17 @@ class LanmtRefinerModel(base.DecodingModel):
         self, keys: Tensor, mean: Tensor, std: Tensor, mask: Optional[Tensor], memory: Any, is_source: Optional[Tensor]
     ) -> Tensor:
         """(B, T, Z) latents to step from, each sentence's a function of its key and of the weights."""
-        cfg, keys = self.cfg, [noise.fold(keys, part) for part in range(3)]
+        cfg, parts = self.cfg, [noise.fold(keys, part) for part in range(3)]
         spread = cfg.start_noise * std
         if str(cfg.start_points) == "scaled":
-            spread = spread * noise.uniform(keys[0], 1)[..., None]
-        start = gaussian.sample(mean, spread, keys[1])
+            spread = spread * noise.uniform(parts[0], 1)[..., None]
+        start = gaussian.sample(mean, spread, parts[1])
         if self.update < cfg.rollout_start or not cfg.rollout_share:
             return start
         moved = start
         for _ in range(cfg.rollout_steps):
             moved = moved + cfg.rollout_step_size * self.network(moved, mask, memory, is_source)
-        return torch.where(noise.uniform(keys[2], 1)[..., None] < cfg.rollout_share, moved, start)
+        return torch.where(noise.uniform(parts[2], 1)[..., None] < cfg.rollout_share, moved, start)
 
     def encode(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None) -> RefinerEncoded:
         latent = self.latent.encode(src_tokens, src_lengths)

@@ -117,8 +117,9 @@ def warn_of_idle_task_flags(args: Any, cfg: Any) -> None:
 
 def options_of_model(model: Any, cfg: Any) -> dict[str, Any]:
     """The flags that only the model understands, with its own defaults filled in."""
-    if cfg.decode_samples < 0 or (cfg.decode_sample_noise or 0) < 0:
-        raise UsageError("--decode-samples and --decode-sample-noise need 0 or more")
+    for name in ("decode_samples", "decode_sample_noise"):
+        if (getattr(cfg, name) or 0) < 0:
+            raise UsageError(f"{flag(name)} needs 0 or more")
     found = {name: getattr(cfg, name) for name in MODEL_FLAGS if name in model.decode_flags}
     if "decode_sample_noise" in found and found["decode_sample_noise"] is None:
         found["decode_sample_noise"] = model.sample_noise

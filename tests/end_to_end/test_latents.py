@@ -132,32 +132,13 @@ def test_ensembles_are_refused(lanmt: Path, data: Path) -> None:
     complains(program("fairseq-generate", data, *TASK, "--path", f"{lanmt}:{lanmt}"), "--path", "ensembles")
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--latent-inference", "score"), ("--latent-inference score", "delta, mean")),
-        (("--latent-inference", "delta", "--latent-step-size", 0.5), ("--latent-step-size",)),
-        (("--iter-decode-with-beam", 3), ("--iter-decode-with-beam", "no effect")),
-        (("--decode-samples", -1), ("--decode-samples",)),
-        (("--nbest", 3), ("--decode-samples", "3 or more")),
-    ],
-)
-def test_flags_without_an_effect_are_refused(
-    flags: Tuple[Any, ...], words: Tuple[str, ...], lanmt: Path, data: Path
-) -> None:
+def test_flags_without_an_effect_are_refused(lanmt: Path, refiner: Path, data: Path) -> None:
     """LANMT-33: in one line."""
-    complains(program("fairseq-generate", data, *TASK, "--path", lanmt, *flags), *words)
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--latent-inference", "energy"), ("--latent-inference energy", "score, delta, mean")),
-        (("--stop-rule", "fixed-point"), ("--stop-rule", "--latent-inference score")),
-    ],
-)
-def test_a_refiner_refuses_them_too(flags: Tuple[Any, ...], words: Tuple[str, ...], refiner: Path, data: Path) -> None:
-    complains(program("fairseq-generate", data, *TASK, "--path", refiner, *flags), *words)
+    for path, flags, words in (
+        (lanmt, ("--latent-inference", "score"), ("--latent-inference score", "delta, mean")),
+        (refiner, ("--stop-rule", "fixed-point"), ("--stop-rule", "--latent-inference score")),
+    ):
+        complains(program("fairseq-generate", data, *TASK, "--path", path, *flags), *words)
 
 
 def refused(data: Path, folder: Path, *flags: Any) -> Any:

@@ -40,6 +40,7 @@ class Stub(nn.Module):
 
     generator = "refinement"
     decode_flags = ALL_STUB_FLAGS
+    candidate_flags = ("iter_decode_with_beam",)
     silent_iterations = 3
 
     def __init__(self) -> None:

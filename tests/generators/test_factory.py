@@ -161,7 +161,7 @@ def test_options_reach_the_generator() -> None:
 @pytest.mark.parametrize(
     ("args", "cfg", "message"),
     [
-        ({"nbest": 3, "iter_decode_with_beam": 2}, {}, "--nbest 3 needs --iter-decode-with-beam 3"),
+        ({"nbest": 3, "iter_decode_with_beam": 2}, {}, "--nbest 3 needs 3 or more candidates: --iter-decode-with-beam"),
         ({"iter_decode_max_iter": -1}, {}, "--iter-decode-max-iter needs 0 or more"),
         ({"iter_decode_with_beam": 0}, {}, "--iter-decode-with-beam 1 or more"),
         ({"lenpen": 0.6}, {}, "--lenpen needs --rescore-norm lenpen"),
@@ -174,6 +174,58 @@ def test_options_that_contradict_each_other_are_refused(
     with pytest.raises(UsageError, match=message) as raised:
         build(tiny_model(), cfg=task_options(**cfg), **args)
     assert "\n" not in str(raised.value)
+
+
+LATENT = {name: tiny_model(arch=f"{name}_tiny") for name in ("latent_transformer", "lanmt_continuous", "lanmt_refiner")}
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "cfg", "message"),
+    [
+        ("latent_transformer", {}, {"latent_inference": "score"}, "--latent-inference score: .* delta, mean"),
+        ("lanmt_refiner", {}, {"latent_inference": "energy"}, "--latent-inference energy: .* score, delta, mean"),
+        ("lanmt_refiner", {}, {"stop_rule": "jaccard"}, "--stop-rule has no effect on --latent-inference score"),
+        (
+            *("lanmt_refiner", {}, {"latent_inference": "delta", "latent_step_size": 0.5}),
+            "--latent-step-size has no effect on --latent-inference delta",
+        ),
+        ("lanmt_continuous", {}, {"latent_step_size": 0.5}, "--latent-step-size: no effect"),
+        ("latent_transformer", {"iter_decode_with_beam": 3}, {}, "--iter-decode-with-beam: no effect"),
+        ("latent_transformer", {}, {"decode_samples": -1}, "--decode-samples needs 0"),
+        ("latent_transformer", {"nbest": 3}, {"decode_samples": 2}, "3 or more candidates: --decode-samples"),
+        ("lanmt_continuous", {"nbest": 7, "iter_decode_with_beam": 2}, {"decode_samples": 3}, "7 or more candidates"),
+    ],
+)
+def test_flags_of_latents_that_cannot_work_are_refused(
+    name: str, args: dict[str, Any], cfg: dict[str, Any], message: str
+) -> None:
+    """LANMT-33: in one line."""
+    with pytest.raises(UsageError, match=message) as raised:
+        build(LATENT[name], cfg=task_options(**cfg), **args)
+    assert "\n" not in str(raised.value)
+
+
+def test_silent_flags_of_latents_are_the_models_own() -> None:
+    """The spread of a search, how latents are refined, and how often a validation does it."""
+    for name, noise, inference in (
+        ("latent_transformer", 0.5, "delta"),
+        ("lanmt_continuous", 1.0, "delta"),
+        ("lanmt_refiner", 1.0, "score"),
+    ):
+        options = build(LATENT[name]).options
+        assert (options.of_model["decode_sample_noise"], options.of_model["latent_inference"]) == (noise, inference)
+        assert (options.iterations, options.stop_rule, options.candidates) == (1, "fixed-point", 1)
+
+
+def test_candidates_of_latents_are_lengths_times_samples() -> None:
+    cfg = task_options(decode_samples=3)
+    assert build(LATENT["lanmt_continuous"], cfg=cfg, iter_decode_with_beam=2).options.candidates == 6
+    assert build(LATENT["latent_transformer"], cfg=cfg).options.candidates == 3
+
+
+def test_the_prior_s_mean_is_not_refined() -> None:
+    cfg = task_options(latent_inference="mean")
+    assert build(LATENT["lanmt_refiner"], cfg=cfg, iter_decode_max_iter=10).options.iterations == 0
 
 
 def test_several_models_are_no_ensemble() -> None:
@@ -286,14 +338,14 @@ def test_no_refinement_is_no_idle_flag_of_a_one_pass_model() -> None:
 
 
 def test_a_flag_that_only_a_model_understands_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(factory.MODEL_FLAGS, "latent_inference", "delta")
-    stub, cfg = stubs.LatentStub(), Namespace(**vars(task_options()), latent_inference="score")
-    with pytest.raises(UsageError, match="--latent-inference"):
+    monkeypatch.setitem(factory.MODEL_FLAGS, "imagined", "delta")
+    stub, cfg = stubs.LatentStub(), Namespace(**vars(task_options()), imagined="score")
+    with pytest.raises(UsageError, match="--imagined"):
         factory.build([stub], Namespace(), cfg, SYMBOLS, is_program=False)
-    stub.decode_flags = stub.decode_flags | {"latent_inference"}
+    stub.decode_flags = stub.decode_flags | {"imagined"}
     generator = factory.build([stub], Namespace(), cfg, SYMBOLS, is_program=False)
     asked = []
     propose = stub.propose
     stub.propose = lambda encoded, ask: asked.append(ask) or propose(encoded, ask)
     generator.generate([stub], sample_of([[5, 6]]))
-    assert asked[0].options == {"latent_inference": "score"}
+    assert asked[0].options == {"imagined": "score"}
