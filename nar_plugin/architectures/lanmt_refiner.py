@@ -13,6 +13,7 @@ shrinks the noise by a factor from 0 to 1 (one for each sentence; there, one for
 decoding starts. From ``--rollout-start`` updates on a start is, half of the time, moved by the network's own steps.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, List, Optional, Tuple
 
@@ -115,8 +116,9 @@ class StepNetwork(nn.Module):
     def slope(self, latents: Tensor, mask: Optional[Tensor], memory: Any, is_source: Optional[Tensor]) -> Tensor:
         """The gradient of ``height``, also under ``no_grad``; in training it has a gradient itself."""
         is_taught = self.training and torch.is_grad_enabled()
-        # the fused kernels of attention have no second derivative
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        # the fused kernels of attention have no second derivative, which training alone asks for
+        kernels = sdpa_kernel(SDPBackend.MATH) if is_taught else nullcontext()
+        with torch.enable_grad(), kernels:
             place = latents.detach().requires_grad_()
             total = self.height(place, mask, memory, is_source).float().sum()
             return torch.autograd.grad(total, place, create_graph=is_taught)[0]

@@ -128,7 +128,7 @@ def options_of_model(model: Any, cfg: Any) -> dict[str, Any]:
         if inference not in model.inferences:
             raise UsageError(f"--latent-inference {inference}: this model knows {', '.join(model.inferences)}")
         is_undecoded = inference in ("score", "energy")
-        if is_undecoded and cfg.stop_rule not in (None, "none"):
+        if is_undecoded and (cfg.stop_rule not in (None, "none") or (cfg.stop_window, cfg.stop_distance) != (1, 0.0)):
             raise UsageError(f"--stop-rule has no effect on --latent-inference {inference}: no step is decoded")
         if not is_undecoded and cfg.latent_step_size != 1.0:
             raise UsageError(f"--latent-step-size has no effect on --latent-inference {inference}")

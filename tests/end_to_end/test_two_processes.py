@@ -153,7 +153,12 @@ OPTIONS = {
         {"train_refinements": 1, "attend_top": True},
     ],
     "lanmt_continuous": [{}, {"share_all_embeddings": True}, {"share_all_embeddings": True, "untie_output": True}],
-    "lanmt_refiner": [{"refiner": "score"}, {"refiner": "energy"}, {"rollout_start": 0}],
+    "lanmt_refiner": [
+        {"refiner": "score"},
+        {"refiner": "energy"},
+        {"rollout_start": 0},
+        {"refiner": "energy", "rollout_start": 0},
+    ],
     "latent_transformer": [{}, {"share_all_embeddings": True}, {"length_kernel": "prefix"}, {"post_norm": True}],
     "mask_predict": [{}, {"share_all_embeddings": True}, {"release_compat": True}, {"mask_span": True}],
 }

@@ -184,6 +184,7 @@ LATENT = {name: tiny_model(arch=f"{name}_tiny") for name in ("latent_transformer
     [
         ("latent_transformer", {}, {"latent_inference": "score"}, "--latent-inference score: .* delta, mean"),
         ("lanmt_refiner", {}, {"latent_inference": "energy"}, "--latent-inference energy: .* score, delta, mean"),
+        ("lanmt_refiner", {}, {"stop_window": 3}, "--stop-rule has no effect on --latent-inference score"),
         ("lanmt_refiner", {}, {"stop_rule": "jaccard"}, "--stop-rule has no effect on --latent-inference score"),
         (
             *("lanmt_refiner", {}, {"latent_inference": "delta", "latent_step_size": 0.5}),
