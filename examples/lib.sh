@@ -84,8 +84,9 @@ _forget_begun() {
 # The first of these files, if any, that a step began to make and has not ended, or that was cut since: it is named in .begun, or
 # stamps know it by no size that it has.
 _half_made() {
-  local file there=() books=("$OUT"/.begun/* "$OUT"/.stamps/*)
+  local file there=() books=()
   for file; do if [[ -f $file ]]; then there+=("$file"); fi; done
+  for file in "$OUT"/.begun/* "$OUT"/.stamps/*; do if [[ -f $file ]]; then books+=("$file"); fi; done
   if ((${#there[@]} == 0)); then return; fi
   stat -c '%n %s' "${there[@]}" |
     awk '

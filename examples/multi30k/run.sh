@@ -145,13 +145,13 @@ pack() {
 # students WORD [after]: the trainings of all methods on raw or on distilled data, for  together;  after: of those that stand
 # on another's model, and no others
 students() {
-  local data=$OUT/bin method after
+  local data=$OUT/bin method base
   [[ $1 == raw ]] || data=$OUT/bin-$1
   for method in "${METHODS[@]}"; do
     local -n trained_on=${method}_data
-    after=${method}_after
-    if [[ " ${trained_on[*]} " == *" $1 "* && ${!after:+after} == "${2:-}" ]]; then
-      JOBLIST+=(: step "$method-$1" from "$data" ${!after:+"$MODELS/${!after}-$1.pt"} to "$MODELS/$method-$1.pt" -- \
+    base=${method}_after
+    if [[ " ${trained_on[*]} " == *" $1 "* && ${!base:+after} == "${2:-}" ]]; then
+      JOBLIST+=(: step "$method-$1" from "$data" ${!base:+"$MODELS/${!base}-$1.pt"} to "$MODELS/$method-$1.pt" -- \
         "${method}_train" "$data" "$method-$1")
     fi
   done
@@ -161,13 +161,13 @@ students() {
 # from the average of the last checkpoints, an epoch without any (Shu et al. 2020). To learn by heart the first is enough.
 train_latent() {
   local arch=$1 data=$2 name=$3 half=$FREE_UPDATES first=$3-free
-  local flags=("${COMMON[@]}" --arch "$arch" --criterion elbo_length --dropout 0.1 "${DEVICE[@]/--cpu/--cpu-autocast}"
+  local given=("${COMMON[@]}" --arch "$arch" --criterion elbo_length --dropout 0.1 "${DEVICE[@]/--cpu/--cpu-autocast}"
     --eval-bleu-args '{"iter_decode_max_iter": 1}' "${@:4}")
   if [[ $name == *-overfit ]]; then half=1700 first=$name; fi
-  train "$first" "$data" "${flags[@]}" --lr 2e-3 --budget-anneal-start "$half" --budget-anneal-end $((2 * half)) \
+  train "$first" "$data" "${given[@]}" --lr 2e-3 --budget-anneal-start "$half" --budget-anneal-end $((2 * half)) \
     --max-update $((2 * half))
   if [[ $first == "$name" ]]; then return; fi
-  train "$name" "$data" "${flags[@]}" --budget 0 --lr-scheduler fixed --warmup-updates 0 --lr 1e-4 --max-epoch 1 \
+  train "$name" "$data" "${given[@]}" --budget 0 --lr-scheduler fixed --warmup-updates 0 --lr 1e-4 --max-epoch 1 \
     --finetune-from-model "$MODELS/$first.pt"
 }
 FREE_UPDATES=6000
@@ -337,8 +337,8 @@ step base-teacher from "$OUT/base/bin" to "$MODELS/base-teacher.pt" -- \
   train_base teacher --share-all-embeddings "${AUTOREGRESSIVE[@]:0:4}" "${BASE[@]}" --encoder-layers 6 --decoder-layers 6
 for method in "${METHODS[@]}"; do
   declare -n flags=${method}_base
-  after=${method}_after
-  step "base-$method" from "$OUT/base/bin" ${!after:+"$MODELS/base-${!after}.pt"} to "$MODELS/base-$method.pt" -- \
+  base=${method}_after
+  step "base-$method" from "$OUT/base/bin" ${!base:+"$MODELS/base-${!base}.pt"} to "$MODELS/base-$method.pt" -- \
     train_base "$method" "${flags[@]}"
 done
 tables=()

@@ -76,7 +76,7 @@ DECODINGS: Sequence[Tuple[str, Tuple[Any, ...], Tuple[str, ...]]] = [
     ("with_two_idle_flags", ("--no-repeat-ngram-size", 3, "--unkpen", 1), ("--no-repeat-ngram-size", "--unkpen")),
     ("with_a_prefix", ("--prefix-size", 1), ("--prefix-size",)),
     ("with_constraints", ("--constraints",), ("--constraints",)),
-    ("with_more_best_than_candidates", ("--nbest", 3), ("--nbest 3", "--iter-decode-with-beam 3")),
+    ("with_more_best_than_candidates", ("--nbest", 3), ("--nbest 3 needs 3", "--iter-decode-with-beam")),
     ("with_a_length_penalty_that_is_not_used", ("--lenpen", 0.6), ("--rescore-norm lenpen",)),
     ("with_a_reranker_but_one_path", ("--iter-decode-with-external-reranker",), ("--path student.pt:teacher.pt",)),
     ("with_a_negative_number_of_passes", ("--iter-decode-max-iter", -1), ("--iter-decode-max-iter",)),
