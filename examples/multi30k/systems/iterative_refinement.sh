@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2034  # variables are for the recipe
-# Iterative refinement on distilled data: 1, 2, 5 and 10 passes, and as many as a sentence needs, at most 20.
+# Iterative refinement on distilled data: 1, 2, 5 and 10 passes, and as many as a sentence needs, at most 20: until two say the
+# same, or until a later one of the last six has the words of the oldest (a window chosen on the valid set).
 
 iterative_refinement_data=(distilled)
 iterative_refinement_base=(--share-all-embeddings --arch iterative_refinement_wmt14_en_de --criterion token_length)
@@ -18,13 +19,13 @@ iterative_refinement_rows() {
     row "lee-k$passes" distilled "${model[@]}" --iter-decode-max-iter $((passes - 1)) --stop-rule none
   done
   row lee-adaptive distilled "${model[@]}" --iter-decode-max-iter 19
+  row lee-adaptive6 distilled "${model[@]}" --iter-decode-max-iter 19 --stop-rule jaccard --stop-window 6
 }
 
 # Other ways to stop and to guess: the released rule, the best stop of all, several lengths, samples, the reference's length.
 iterative_refinement_gap() {
   local model=(--baseline beam4 --path "$MODELS/iterative_refinement-distilled.pt" --iter-decode-max-iter 19)
   row lee-jaccard5 distilled "${model[@]}" --stop-rule jaccard --stop-window 5
-  row lee-jaccard6 distilled "${model[@]}" --stop-rule jaccard --stop-window 6
   row lee-oracle5 distilled "${model[@]}" --stop-rule oracle --stop-window 5
   row lee-adaptive-collapsed distilled "${model[@]}" --collapse-repeats
   row lee-adaptive-l5 distilled "${model[@]}" --iter-decode-with-beam 5
