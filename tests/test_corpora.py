@@ -193,10 +193,7 @@ def succeed(outcome: Outcome) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    ["wmt14_en_de", "iwslt16_de_en", *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES[1::2])],
-)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_goes_from_archives_to_a_score(recipe: str, run: Run, shelf: Any, tmp_path: Path) -> None:
     methods = METHODS if recipe == "wmt14_en_de" else ["iterative_refinement", "mask_predict"]
     succeed(run(recipe, "1_download", "--offline", shelf(recipe)))

@@ -73,6 +73,8 @@ def _behave_as_interpreter(words: List[str], folder: str, streams: List[str], en
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    # a process forked from a server would start a server of its own, in seconds, for each worker that loads data
+    multiprocessing.set_start_method("fork", force=True)
     append = os.O_WRONLY | os.O_APPEND
     for number, (path, flags) in enumerate(zip(streams, (os.O_RDONLY, append, append), strict=True)):
         os.dup2(os.open(path, flags), number)

@@ -99,13 +99,7 @@ def updates_of(folder: Path) -> int:
     return int(compat.load_checkpoint(str(folder / "checkpoint_last.pt"))["optimizer_history"][-1]["num_updates"])
 
 
-QUICK = ("latent_transformer", "mask_predict")
-"""Architectures of the tests that are not slow."""
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(CRITERIONS)]
-)
+@pytest.mark.parametrize("name", sorted(CRITERIONS))
 def test_where_one_process_is_killed_the_other_ends_and_both_go_on(
     name: str, thirty_two: Path, stands_on: Any, tmp_path: Path
 ) -> None:
