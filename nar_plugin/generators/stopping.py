@@ -54,8 +54,8 @@ class Watch:
             return None
         width = max(output.size(1) for output in self.outputs)
         oldest, *later = (F.pad(output, (0, width - output.size(1)), value=self.pad) for output in self.outputs)
-        least = torch.stack([self.between(oldest, output, self.pad) for output in later]).amin(0)
-        return least <= self.distance
+        distances = self.between(oldest.repeat(len(later), 1), torch.cat(later), self.pad)
+        return distances.view(len(later), -1).amin(0) <= self.distance
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these."""
