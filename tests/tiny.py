@@ -171,6 +171,22 @@ def texts(hypotheses: list[list[Hypothesis]]) -> list[Row]:
     return [group[0]["tokens"].tolist() for group in hypotheses]
 
 
+def assert_same(some: list[list[Hypothesis]], others: list[list[Hypothesis]]) -> None:
+    """The same tokens, the same number of steps, nearly the same scores."""
+    for a, b in zip(some, others, strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert x["tokens"].tolist() == y["tokens"].tolist() and x["steps"] == y["steps"]
+            torch.testing.assert_close(x["positional_scores"], y["positional_scores"], atol=1e-4, rtol=1e-4)
+
+
+def decode_in_any_batch(model: Any, rows: list[Row], **options: Any) -> list[list[Hypothesis]]:
+    """The hypotheses of sentences in one batch; alone and padded on the left they must be the same."""
+    together = decode(model, sample_of(rows), **options)
+    assert_same([decode(model, sample_of([row]), **options)[0] for row in rows], together)
+    assert_same(decode(model, sample_of(rows, is_left=True), **options), together)
+    return together
+
+
 def train(model: Any, sample: dict[str, Any], steps: int, rate: float = 3e-3) -> None:
     """Adam on one batch, with other masks in every step, the rate falling to zero."""
     loss_of, ids = criterion(), sample["id"]

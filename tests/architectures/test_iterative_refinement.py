@@ -80,14 +80,7 @@ def test_a_hypothesis_does_not_depend_on_its_batch(options: dict[str, int]) -> N
     """LEE-1: alone, in a batch, left or right padded: the same words, scores and length."""
     model, rows = lee(), random_rows(16, 9, seed=8)
     chosen: dict[str, Any] = {"iterations": 4, "candidates": 3, "nbest": 3, "of_model": options}
-    together = decode(model, sample_of(rows), **chosen)
-    alone = [decode(model, sample_of([row]), **chosen)[0] for row in rows]
-    left = decode(model, sample_of(rows, is_left=True), **chosen)
-    for groups in (alone, left):
-        for some, others in zip(groups, together, strict=True):
-            for a, b in zip(some, others, strict=True):
-                assert a["tokens"].tolist() == b["tokens"].tolist()
-                torch.testing.assert_close(a["positional_scores"], b["positional_scores"], atol=1e-4, rtol=1e-4)
+    together = tiny.decode_in_any_batch(model, rows, **chosen)
     assert len({len(group[0]["tokens"]) for group in together}) > 2
 
 
