@@ -188,3 +188,11 @@ def test_short_and_long_sources_get_an_answer(row: list[int]) -> None:
     for options in ({"of_model": PLAIN}, searched(2, 3)):
         (group,) = decode(continuous(), sample_of([row]), iterations=2, **options)
         assert 2 <= len(group[0]["tokens"]) <= tiny.POSITIONS and bool(group[0]["positional_scores"].isfinite().all())
+
+
+def test_stacks_latents_and_output_are_those_that_were_asked_for() -> None:
+    model = continuous(prior_layers=2, posterior_layers=3, latent_size=5)
+    assert [len(part.stack.layers) for part in (model.prior, model.posterior)] == [2, 3]
+    assert model.prior.output.out_features == 10 and model.lift.in_features == 5
+    tied, untied = (continuous(share_all_embeddings=True, untie_output=way) for way in (False, True))
+    assert tied.output is tied.target_embedding.tokens and untied.output is not untied.target_embedding.tokens

@@ -316,3 +316,18 @@ def test_a_network_learns_the_analytic_score_of_a_gaussian() -> None:
         step = model.network(latents + 0.5 * spread, mask, memory, is_source)
     wanted = middle - latents - 0.5 * spread
     assert float((step - wanted)[mask].square().mean()) < 0.05 * float(wanted[mask].square().mean())
+
+
+def test_the_spread_of_the_start_points_and_the_moves_of_rollouts_are_heeded() -> None:
+    """Twice the noise starts twice as far; more steps of a roll-out, or smaller ones, end elsewhere."""
+    once, twice = (starts(refiner(start_points="prior", start_noise=noise), 3) for noise in (1.0, 2.0))
+    torch.testing.assert_close(twice, 2 * once)
+    rolled: dict[str, Any] = {"rollout_start": 0, "rollout_share": 1.0, "dropout": 0.0}
+    one, more, half = (
+        starts(refiner(**rolled, **how), 3) for how in ({}, {"rollout_steps": 2}, {"rollout_step_size": 0.5})
+    )
+    assert not torch.allclose(one, more) and not torch.allclose(one, half)
+
+
+def test_a_refiner_has_the_layers_that_were_asked_for() -> None:
+    assert [len(refiner(refiner_layers=n).network.stack.layers) for n in (1, 3)] == [1, 3]

@@ -285,3 +285,13 @@ def test_the_bound_is_no_more_than_the_importance_weighted_one(trained: Any) -> 
     drawn = torch.stack(weights)
     elbo, bound = drawn.mean(0), drawn.logsumexp(0) - torch.tensor(64.0).log()
     assert bool((elbo <= bound + 1e-4).all()) and bool((elbo < bound - 1e-3).any())
+
+
+@torch.no_grad()
+def test_the_released_kernel_says_something_else() -> None:
+    """And the posterior has the layers that were asked for."""
+    ours, released = (
+        texts(decode(lanmt(length_kernel=kernel), sample_of(SOURCES))) for kernel in ("gaussian", "prefix")
+    )
+    assert ours != released
+    assert len(lanmt(posterior_layers=3).posterior.source.layers) == 3
