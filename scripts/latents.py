@@ -1,18 +1,19 @@
-"""Pictures of how latents are refined, of a refiner and the model that it stands on.
+"""Pictures of how latents are refined, by a model with Gaussian latents or by a refiner and the model it stands on.
 
-    report.py latents DATA_BIN --user-dir nar_plugin --task translation_nar --path refiner.pt [any flag of
+    report.py latents DATA_BIN --user-dir nar_plugin --task translation_nar --path model.pt [any flag of
         fairseq-generate] --output STEM [--reference FILE] [--sentence N] [--steps K]
 
 STEM.plane: the latents of sentence N (0 is the first), with the length of its reference: the prior's mean, where delta
-steps and the refiner's steps lead, the posterior's mean given the reference, and the field of the refiner's steps. All
+steps (and a refiner's steps) lead, the posterior's mean given the reference, and the field of a refiner's steps. All
 latents of the sentence are one point; the plane is that of the two principal components of the points that are drawn.
-STEM.bound and STEM.bleu: over 0 … K steps of either kind, the mean of a bound's proxy, log p(y | z, x) − KL(q ‖ p) +
+STEM.bound and STEM.bleu: over 0 … K steps of each kind, the mean of a bound's proxy, log p(y | z, x) − KL(q ‖ p) +
 log p(length) in nats with z the mean of q(z | x, y), for the output y of each sentence; and, with --reference, the raw
 text, its BLEU.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -36,47 +37,49 @@ class Paths(NamedTuple):
 
 
 class Refined:
-    """The refiner of an engine, step by step."""
+    """The model of an engine, step by step. ``latent``: it, or the latent model that a refiner stands on."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.model = engine, engine.models[0]
-        if not hasattr(self.model, "network"):
-            raise BenchmarkError(f"{engine.paths[0]} is no --arch lanmt_refiner")
+        self.kinds = tuple(kind for kind in getattr(self.model, "inferences", ()) if kind != "mean")
+        if not self.kinds:
+            raise BenchmarkError(
+                f"{engine.paths[0]} has no latents to refine; lanmt_refiner has, and what it stands on"
+            )
+        self.latent = getattr(self.model, "latent", self.model)
         self.options = {"latent_step_size": engine.task.cfg.latent_step_size}
 
     @property
-    def kinds(self) -> Tuple[str, ...]:
-        """Its own way, and the latent model's."""
-        return self.model.inferences[:2]
+    def has_field(self) -> bool:
+        return self.model is not self.latent
 
     def states(self, sample: Any, kind: str, steps: int, has_gold_length: bool = False) -> List[Any]:
         """The latent model's states after 0 … ``steps`` steps of one kind."""
         from nar_plugin.methods.contract import Ask
 
         encoded = self.model.encode(sample["net_input"]["src_tokens"])
-        pad = self.model.latent.symbols.pad
+        pad = self.latent.symbols.pad
         lengths = (sample["target"] != pad).sum(1) if has_gold_length else None
         ask = Ask(
             n=1, seeds=lambda: torch.empty(0), lengths=lengths, options={**self.options, "latent_inference": kind}
         )
         state = self.model.start(encoded, self.model.propose(encoded, ask))
-        found = [state.latent]
+        found = [state]
         for step in range(steps):
-            state = self.model.refine(state, step + 1, steps)
-            found.append(state.latent)
-        return found
+            found.append(self.model.refine(found[-1], step + 1, steps))
+        return [state.latent for state in found] if self.has_field else found
 
     @torch.no_grad()
     def paths(self, sentence: int, steps: int) -> Tuple[Paths, Any]:
         """The trajectories of one sentence, and its first state, for the field."""
-        dataset, latent = self.engine.dataset, self.model.latent
+        dataset = self.engine.dataset
         if not 0 <= sentence < len(dataset):
             raise BenchmarkError(f"--sentence {sentence}: there are {len(dataset)}, from 0")
         sample = self.engine.on_device(dataset.collater([dataset[sentence]]))
         states = {kind: self.states(sample, kind, steps, has_gold_length=True) for kind in self.kinds}
         first = states[self.kinds[0]][0]
-        memory = latent.posterior.stack.project(first.encoded.states)
-        posterior, _ = latent.infer(first.encoded, sample["target"], first.mask, memory)
+        # a delta step goes to the posterior's mean, of the reference where that was said
+        posterior = self.latent.refine(replace(first, tokens=sample["target"]), 1, 1).latents
         found = {kind: [state.latents[0].float().cpu() for state in row] for kind, row in states.items()}
         return Paths(found, posterior[0].float().cpu()), first
 
@@ -91,7 +94,7 @@ class Refined:
     @torch.no_grad()
     def by_steps(self, steps: int, references: Sequence[str]) -> Dict[str, List[Tuple[float, float]]]:
         """By kind: (mean bound's proxy, BLEU) after 0 … ``steps`` steps; BLEU is NaN without references."""
-        latent, task = self.model.latent, self.engine.task
+        latent, task = self.latent, self.engine.task
         detokenize = detokenizer(task.cfg.target_lang)
         found = {}
         for kind in self.kinds:
@@ -127,6 +130,15 @@ class Plane:
         return self.origin + places @ self.axes
 
 
+def grid(points: Tensor) -> Tensor:
+    """(GRID², 2) places around (N, 2) points."""
+    low, high = points.amin(0), points.amax(0)
+    margin = 0.15 * (high - low).clamp(min=1e-3)
+    return torch.cartesian_prod(
+        *(torch.linspace(float(a), float(b), GRID) for a, b in zip(low - margin, high + margin))
+    )
+
+
 def draw_plane(refined: Refined, sentence: int, steps: int) -> Any:
     """The picture of one sentence, as a figure of matplotlib."""
     from matplotlib.figure import Figure
@@ -137,23 +149,19 @@ def draw_plane(refined: Refined, sentence: int, steps: int) -> Any:
     aim = plane.flat(paths.posterior)
     figure = Figure((figures.WIDTH, figures.HEIGHT))
     axes: Any = figure.add_subplot(xlabel="first principal component", ylabel="second principal component")
-    everything = torch.tensor([aim, *(point for row in lines.values() for point in row)])
-    low, high = everything.amin(0), everything.amax(0)
-    margin = 0.15 * (high - low).clamp(min=1e-3)
-    ranges = [torch.linspace(float(a), float(b), GRID) for a, b in zip(low - margin, high + margin)]
-    places = torch.cartesian_prod(*ranges)
-    moves = refined.field(first, plane.lifted(places).view(len(places), *paths.posterior.shape)).flatten(1)
-    arrows = moves @ plane.axes.T
-    axes.quiver(*places.T.tolist(), *arrows.T.tolist(), color="#BBBBBB", angles="xy", width=0.0025)
+    about = f"{len(paths.posterior)} positions, one point."
+    if refined.has_field:
+        places = grid(torch.tensor([aim, *(point for row in lines.values() for point in row)]))
+        moves = refined.field(first, plane.lifted(places).view(len(places), *paths.posterior.shape)).flatten(1)
+        arrows = moves @ plane.axes.T
+        axes.quiver(*places.T.tolist(), *arrows.T.tolist(), color="#BBBBBB", angles="xy", width=0.0025)
+        about = f"Arrows: the {refined.kinds[0]} network's steps in this plane. {about}"
     for (kind, points), look in zip(lines.items(), figures.looks(list(lines))):
         axes.plot(*zip(*points), label=f"{kind} steps", **look)
     axes.plot(*lines[refined.kinds[0]][0], "s", color=figures.DARK, label="the prior's mean")
     axes.plot(*aim, "*", color=figures.DARK, markersize=9, label="the posterior's mean, given the reference")
     axes.set_title(f"Latents of sentence {sentence}, {steps} steps", loc="left", fontsize=11, fontweight="bold")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-    about = (
-        f"Arrows: the {refined.kinds[0]} network's steps in this plane. {len(paths.posterior)} positions, one point."
-    )
     figure.supxlabel(about, x=0.01, ha="left", fontsize=7, color="#444444")
     return figure
 
@@ -194,11 +202,7 @@ def run(args: argparse.Namespace, flags: List[str]) -> None:
     print("inference  steps  bound's proxy, nats  BLEU")
     for kind, row in found.items():
         for step, (bound, bleu) in enumerate(row):
-            print(
-                f"{kind:9}  {step:5}  {bound:19.3f}  {bleu:5.2f}"
-                if references
-                else f"{kind:9}  {step:5}  {bound:19.3f}"
-            )
+            print(f"{kind:9}  {step:5}  {bound:19.3f}  {f'{bleu:5.2f}' if references else '-'}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figures.save_drawn(lambda: draw_plane(refined, args.sentence, args.steps), Path(f"{args.output}.plane"))
     note = f"Means of {len(refined.engine.dataset)} sentences; a proxy: z is the mean of q(z | x, y), y the output."

@@ -3,7 +3,7 @@
     report.py results.json [more.json ...] [--where FIELD=VALUE ...] [--markdown] [--wide]
     report.py results.json --figure {latency,steps,speed} --output figures/latency [--where FIELD=VALUE ...]
     report.py --refresh README.md
-    report.py latents DATA_BIN --path refiner.pt ... --output figures/latents        (latents.py: pictures of a decode)
+    report.py latents DATA_BIN --path model.pt ... --output figures/latents          (latents.py: pictures of a decode)
 
 A table for each size of model, device and forced length, sacreBLEU's signature below. A figure is written as PNG
 and SVG. --refresh writes the tables of a README anew: what stands between  <!-- report.py ARGUMENTS -->  and

@@ -11,6 +11,7 @@ from tests.conftest import ADAM, LIMITS, QUIET
 from tests.end_to_end.programs import ROOT, TASK, complains, program, succeed
 
 SCRIPT = str(ROOT / "scripts" / "report.py")
+BOTH = ("--source-lang", "src", "--target-lang", "tgt")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def test_the_plane_holds_the_points_that_it_was_laid_through() -> None:
 
 
 def test_pictures_and_figures_are_made(refiner: Path, corpus: Path, data: Path, tmp_path: Path) -> None:
-    """The table's last BLEU is that of fairseq-generate; both kinds begin at the same place."""
-    flags = ("--path", refiner, "--gen-subset", "test", "--target-lang", "tgt", "--source-lang", "src")
+    """Both kinds begin at the same place, and delta steps change what is said."""
+    flags = ("--path", refiner, "--gen-subset", "test", *BOTH)
     ours = ("--output", tmp_path / "fig" / "x", "--reference", corpus / "test.tgt", "--steps", 2, "--sentence", 3)
     told = succeed(SCRIPT, "latents", data, *TASK, *flags, *ours)
     rows = [line.split() for line in told.lines if line.split()[:1] in (["score"], ["delta"])]
@@ -46,16 +47,33 @@ def test_pictures_and_figures_are_made(refiner: Path, corpus: Path, data: Path, 
     for name in ("plane", "bound", "bleu"):
         for kind in ("png", "svg"):
             assert (tmp_path / "fig" / f"x.{name}.{kind}").stat().st_size > 1000
+    assert "Arrows" in (tmp_path / "fig" / "x.plane.svg").read_text()
+
+
+def test_delta_steps_are_drawn_without_a_refiner(
+    stands_on: Any, corpus: Path, data: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Of either model with Gaussian latents; the network's field is what is missing then."""
+    folder = tmp_path_factory.mktemp("lanmt")
+    arch = ("--arch", "latent_transformer_tiny", "--criterion", "elbo_length")
+    flags = (*arch, *LIMITS, *ADAM, *QUIET, "--max-tokens", 500, "--max-update", 20, "--save-dir", folder)
+    succeed("fairseq-train", data, *TASK, *flags)
+    for path in (folder / "checkpoint_last.pt", stands_on("lanmt_refiner")[-1]):
+        ours = ("--output", tmp_path / "x", "--reference", corpus / "test.tgt", "--steps", 1)
+        told = succeed(SCRIPT, "latents", data, *TASK, "--path", path, *BOTH, *ours)
+        rows = [line.split()[:2] for line in told.lines if line.startswith("delta")]
+        assert rows == [["delta", "0"], ["delta", "1"]]
+        assert "Arrows" not in (tmp_path / "x.plane.svg").read_text()
 
 
 @pytest.mark.parametrize(
     ("flags", "word"), [(("--sentence", 600), "--sentence 600"), (("--reference", "gone"), "gone")]
 )
 def test_what_cannot_be_drawn_is_one_line(flags: Any, word: str, refiner: Path, data: Path, tmp_path: Path) -> None:
-    ours = ("--path", refiner, "--target-lang", "tgt", "--source-lang", "src", "--output", tmp_path / "x", *flags)
+    ours = ("--path", refiner, *BOTH, "--output", tmp_path / "x", *flags)
     complains(program(SCRIPT, "latents", data, *TASK, *ours), word)
 
 
-def test_only_a_refiner_is_drawn(student: Path, data: Path, tmp_path: Path) -> None:
-    flags = ("--path", student, "--target-lang", "tgt", "--source-lang", "src", "--output", tmp_path / "x")
-    complains(program(SCRIPT, "latents", data, *TASK, *flags), "lanmt_refiner")
+def test_only_latents_are_drawn(student: Path, data: Path, tmp_path: Path) -> None:
+    flags = ("--path", student, *BOTH, "--output", tmp_path / "x")
+    complains(program(SCRIPT, "latents", data, *TASK, *flags), "no latents")
