@@ -299,9 +299,13 @@ train() {
 # _begin_training FOLDER LOG DATA FLAGS...: another command, or data made anew, is another training and begins from nothing;
 # what was there is put aside. With $IDENTITY that is what tells trainings apart, in place of the FLAGS.
 _begin_training() {
-  local folder=$1 log=$2 data=$3 asked
+  local folder=$1 log=$2 data=$3 asked last='' word
   shift 3
   asked="$(stat -c '%n %Y' "$data") ${IDENTITY:-${*@Q}}"
+  for word in "$@"; do # a model trained anew begins what stands on it anew
+    if [[ $last == --latent-model || $last == --finetune-from-model ]]; then asked+=" $(md5sum "$word")"; fi
+    last=$word
+  done
   if [[ -e $folder && ! (-e $folder/command && $(<"$folder/command") == "$asked") ]]; then
     echo "$folder is another training: put aside as $folder.before"
     rm -rf "$folder.before" "$log"

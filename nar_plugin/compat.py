@@ -71,10 +71,14 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
         found = found or re.search(r"([\w.]+) was not an allowed global", str(error))
         what = f"it holds {found.group(1)}" if found else _one_line(error)
         raise UsageError(f"{path} is not a checkpoint that is safe to load: {what}; nothing of it was run") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged or foreign file can fail in any way
         raise UsageError(f"{path} cannot be read as a checkpoint (cut short or damaged?): {_one_line(error)}") from None
-    if not isinstance(state, dict) or "model" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UsageError(f"{path} is not a fairseq checkpoint: it holds no model")
+    if not (state.get("args") or (state.get("cfg") or {}).get("model")):
+        raise UsageError(f"{path} is not a fairseq checkpoint: it does not say what its model is")
+    if not {"optimizer_history", "best_loss"} & set(state):
+        raise UsageError(f"{path} is not a fairseq checkpoint: it does not say how it was trained")
     return state
 
 
@@ -87,12 +91,16 @@ def load_model(path: str, task: Any) -> torch.nn.Module:
     return ensemble[0].eval().requires_grad_(False)
 
 
-def model_options(state: Dict[str, Any]) -> str:
-    """The options of the model in a loaded checkpoint, as JSON, for ``build_model``."""
-    cfg = state.get("cfg") or {}
-    if not cfg.get("model"):
-        raise UsageError("the checkpoint does not say what its model is (an old version of fairseq wrote it?)")
-    return json.dumps(OmegaConf.to_container(OmegaConf.create(cfg["model"]), resolve=True), sort_keys=True)
+def model_options(state: Dict[str, Any], path: str) -> str:
+    """The options of the model in the checkpoint loaded from ``path``, as JSON, for ``build_model``.
+
+    Raises UsageError for a model of fairseq's own, whose options are of another kind.
+    """
+    options = (state.get("cfg") or {}).get("model")
+    if options is None or isinstance(options, argparse.Namespace):
+        arch = getattr(options or state["args"], "arch", "?")
+        raise UsageError(f"{path} holds --arch {arch}, which is none of nar_plugin's")
+    return json.dumps(OmegaConf.to_container(OmegaConf.create(options), resolve=True), sort_keys=True)
 
 
 def build_model(options: str, task: Any) -> torch.nn.Module:

@@ -1,7 +1,7 @@
 """Pictures of how latents are refined, by a model with Gaussian latents or by a refiner and the model it stands on.
 
-    report.py latents DATA_BIN --user-dir nar_plugin --task translation_nar --path model.pt [any flag of
-        fairseq-generate] --output STEM [--reference FILE] [--sentence N] [--steps K]
+    report.py latents DATA_BIN --user-dir nar_plugin --task translation_nar --path model.pt [flags of fairseq-generate;
+        of those that decode --latent-step-size alone] --output STEM [--reference FILE] [--sentence N] [--steps K]
 
 STEM.plane: the latents of sentence N (0 is the first), with the length of its reference: the prior's mean, where delta
 steps (and a refiner's steps) lead, the posterior's mean given the reference, and the field of a refiner's steps. All
@@ -40,11 +40,18 @@ class Refined:
     """The model of an engine, step by step. ``latent``: it, or the latent model that a refiner stands on."""
 
     def __init__(self, engine: Engine) -> None:
+        from nar_plugin.generators.factory import flag, given
+
         self.engine, self.model = engine, engine.models[0]
         self.kinds = tuple(kind for kind in getattr(self.model, "inferences", ()) if kind != "mean")
         if not self.kinds:
             raise BenchmarkError(
                 f"{engine.paths[0]} has no latents to refine; lanmt_refiner has, and what it stands on"
+            )
+        idle = given(engine.cfg.generation, engine.task.cfg) - {"latent_step_size"}
+        if idle:
+            raise BenchmarkError(
+                f"{', '.join(map(flag, sorted(idle)))}: no effect here; --steps are those that are made"
             )
         self.latent = getattr(self.model, "latent", self.model)
         self.options = {"latent_step_size": engine.task.cfg.latent_step_size}
@@ -73,8 +80,6 @@ class Refined:
     def paths(self, sentence: int, steps: int) -> Tuple[Paths, Any]:
         """The trajectories of one sentence, and its first state, for the field."""
         dataset = self.engine.dataset
-        if not 0 <= sentence < len(dataset):
-            raise BenchmarkError(f"--sentence {sentence}: there are {len(dataset)}, from 0")
         sample = self.engine.on_device(dataset.collater([dataset[sentence]]))
         states = {kind: self.states(sample, kind, steps, has_gold_length=True) for kind in self.kinds}
         first = states[self.kinds[0]][0]
@@ -104,7 +109,7 @@ class Refined:
                     tokens = latent.finish(state).tokens
                     scored = latent.score(state.encoded, tokens)
                     totals[step] += float((scored.tokens.sum(1) + scored.extra).sum())
-                    lines = [task.target_dictionary.string(row) for row in tokens]
+                    lines = [task.target_dictionary.string(row[row != latent.symbols.pad]) for row in tokens]
                     texts[step].update(zip(sample["id"].tolist(), map(detokenize, lines)))
             count = len(self.engine.dataset)
             said = [[row[i] for i in range(count)] for row in texts]
@@ -194,10 +199,11 @@ def parse(argv: List[str]) -> Tuple[argparse.Namespace, List[str]]:
 def run(args: argparse.Namespace, flags: List[str]) -> None:
     references = read_lines(args.reference) if args.reference else []
     refined = Refined(Engine(flags))
-    if references and len(references) != len(refined.engine.dataset):
-        raise BenchmarkError(
-            f"{args.reference} has {len(references)} lines for {len(refined.engine.dataset)} sentences"
-        )
+    count = len(refined.engine.dataset)
+    if references and len(references) != count:
+        raise BenchmarkError(f"{args.reference} has {len(references)} lines for {count} sentences")
+    if not 0 <= args.sentence < count:
+        raise BenchmarkError(f"--sentence {args.sentence}: there are {count}, from 0")
     found = refined.by_steps(args.steps, references)
     print("inference  steps  bound's proxy, nats  BLEU")
     for kind, row in found.items():
@@ -205,7 +211,7 @@ def run(args: argparse.Namespace, flags: List[str]) -> None:
             print(f"{kind:9}  {step:5}  {bound:19.3f}  {f'{bleu:5.2f}' if references else '-'}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figures.save_drawn(lambda: draw_plane(refined, args.sentence, args.steps), Path(f"{args.output}.plane"))
-    note = f"Means of {len(refined.engine.dataset)} sentences; a proxy: z is the mean of q(z | x, y), y the output."
+    note = f"Means of {count} sentences; a proxy: z is the mean of q(z | x, y), y the output."
     bounds = {kind: [bound for bound, _ in row] for kind, row in found.items()}
     figures.save(chart(bounds, "log p(y | z, x) - KL + log p(length), nats", note), Path(f"{args.output}.bound"))
     if references:

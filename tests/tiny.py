@@ -187,6 +187,13 @@ def decode_in_any_batch(model: Any, rows: list[Row], **options: Any) -> list[lis
     return together
 
 
+def decode_until_one_is_left(model: Any, rows: list[Row], **options: Any) -> None:
+    """The same, with a stop rule under which sentences end at different steps, the last one alone."""
+    together = decode_in_any_batch(model, rows, stop_rule="fixed-point", **options)
+    steps = sorted(group[0]["steps"] for group in together)
+    assert steps[0] < steps[-2] < steps[-1], "they end together, so this tests nothing"
+
+
 def train(model: Any, sample: dict[str, Any], steps: int, rate: float = 3e-3) -> None:
     """Adam on one batch, with other masks in every step, the rate falling to zero."""
     loss_of, ids = criterion(), sample["id"]

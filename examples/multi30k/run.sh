@@ -60,6 +60,7 @@ SEARCH=(--lenpen 1.5) # of the teacher's beams; chosen on the valid set among 1,
 #   <method>_data=(raw distilled)           what it is trained on
 #   <method>_train DATA NAME FLAGS...       trains on the binarised DATA into models/NAME.pt
 #   <method>_after=METHOD                   if it stands on another method's model
+#   <method>_beside=METHOD                  if its rows show another method's model too, which then has none of its own
 #   <method>_best=(FLAGS)                   decodes as well as it can, whatever the time, if it can be learnt by heart
 #   <method>_rows                           calls  row ID WORDS-OF-TRAINING FLAGS...  for each row with a score
 #   <method>_gap                            likewise, if there is one, for what explains a gap to the teacher: a table apart
@@ -167,10 +168,17 @@ train_latent() {
   train "$first" "$data" "${given[@]}" --lr 2e-3 --budget-anneal-start "$half" --budget-anneal-end $((2 * half)) \
     --max-update $((2 * half))
   if [[ $first == "$name" ]]; then return; fi
-  train "$name" "$data" "${given[@]}" --budget 0 --lr-scheduler fixed --warmup-updates 0 --lr 1e-4 --max-epoch 1 \
+  AVERAGE='' train "$name" "$data" "${given[@]}" --budget 0 --lr-scheduler fixed --warmup-updates 0 --lr 1e-4 --max-epoch 1 \
     --finetune-from-model "$MODELS/$first.pt"
 }
 FREE_UPDATES=6000
+
+# train_refiner KIND DATA NAME FLAGS...: the score or the energy of lanmt_continuous
+train_refiner() {
+  train "$3" "$2" "${TASK[@]}" "${UPDATES[@]}" --arch lanmt_refiner_small --criterion score_matching --refiner "$1" \
+    --latent-model "$MODELS/lanmt_continuous-distilled.pt" --dropout 0.1 --lr 1e-3 --max-update 3000 \
+    --rollout-start 1500 --eval-bleu-args '{"iter_decode_max_iter": 1}' "${DEVICE[@]/--cpu/--cpu-autocast}" "${@:4}"
+}
 
 train_teacher() { TO_RELEASE=1 train teacher "$OUT/bin" "$@"; }
 
@@ -336,6 +344,7 @@ done
 step base-teacher from "$OUT/base/bin" to "$MODELS/base-teacher.pt" -- \
   train_base teacher --share-all-embeddings "${AUTOREGRESSIVE[@]:0:4}" "${BASE[@]}" --encoder-layers 6 --decoder-layers 6
 for method in "${METHODS[@]}"; do
+  declare -p "${method}_base" >/dev/null 2>&1 || continue
   declare -n flags=${method}_base
   base=${method}_after
   step "base-$method" from "$OUT/base/bin" ${!base:+"$MODELS/base-${!base}.pt"} to "$MODELS/base-$method.pt" -- \
@@ -343,10 +352,14 @@ for method in "${METHODS[@]}"; do
 done
 tables=()
 for method in "${METHODS[@]}"; do
+  declare -F "${method}_rows" >/dev/null || continue
+  beside=${method}_beside
   declare -n trained_on=${method}_data
   SEAL="$(declare -f "${method}_rows" "${method}_timed") ${DECODE[*]} ${SEARCH[*]} ${ALLOW_NOISE:-}"
   trained=()
-  for data in "${trained_on[@]}"; do trained+=("$MODELS/$method-$data.pt"); done
+  for data in "${trained_on[@]}"; do
+    trained+=("$MODELS/$method-$data.pt" ${!beside:+"$MODELS/${!beside}-$data.pt"})
+  done
   tables+=("$RESULTS/results/$method.json" "$RESULTS/results/$method.lengths.json" "$RESULTS/results/$method.base.json")
   step "measure-$method" from "$MODELS/teacher.pt" "${trained[@]}" to "${tables[-3]}" -- \
     measure "$method" "${method}_rows"

@@ -141,6 +141,13 @@ def register_presets(model: str, alias: str = "", **changes: Dict[str, Any]) -> 
         register_model_architecture(model, alias)(preset({}))
 
 
+def check_least(cfg: Any, **least: float) -> None:
+    """Raises UsageError for an option that is below its least value, or no finite number."""
+    for name, value in least.items():
+        if not value <= getattr(cfg, name) < float("inf"):
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: it takes {value} or more")
+
+
 class DecodingModel(BaseFairseqModel):
     """Base of the architectures that ``generators`` drive (``methods.contract.DecodingModel``)."""
 

@@ -8,6 +8,7 @@ from latents where it is.
 Differs from the released code: sentences have no ``<s>``; attention to the source has weights of its own (there, for
 IWSLT, those of self-attention); padding is hidden by −∞; the first sample of a latent search is the prior's mean;
 tokens beyond a candidate's own length are padding; what its tests add to a length is an option (``--length-bonus``).
+Attention weights and feed-forward layers have no dropout of their own unless asked for.
 """
 
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,7 @@ class LanmtContinuousModel(base.DecodingModel):
 
     def __init__(self, cfg: LanmtContinuousConfig, symbols: Symbols, source_size: int) -> None:
         super().__init__(cfg, symbols, source_size)
+        base.check_least(cfg, latent_size=1, posterior_layers=0, prior_layers=0, length_bonus=0)
         cfg.normalize_before = not cfg.post_norm
         dim, size = cfg.encoder_embed_dim, cfg.latent_size
         table = nn.Embedding(symbols.size, dim)

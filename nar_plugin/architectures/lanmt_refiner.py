@@ -114,8 +114,8 @@ class StepNetwork(nn.Module):
         return step if mask is None else step.masked_fill(~mask[..., None], 0.0)
 
     def slope(self, latents: Tensor, mask: Optional[Tensor], memory: Any, is_source: Optional[Tensor]) -> Tensor:
-        """The gradient of ``height``, also under ``no_grad``; in training it has a gradient itself."""
-        is_taught = self.training and torch.is_grad_enabled()
+        """The gradient of ``height``, also under ``no_grad``; elsewhere it has a gradient itself."""
+        is_taught = torch.is_grad_enabled()
         # the fused kernels of attention have no second derivative, which training alone asks for
         kernels = sdpa_kernel(SDPBackend.MATH) if is_taught else nullcontext()
         with torch.enable_grad(), kernels:
@@ -136,6 +136,10 @@ class LanmtRefinerModel(base.DecodingModel):
 
     def __init__(self, cfg: LanmtRefinerConfig, latent: Any) -> None:
         super().__init__(latent.cfg, latent.symbols, 0)
+        base.check_least(cfg, refiner_layers=1, delta_steps=1, start_noise=0, rollout_start=0, rollout_steps=1)
+        base.check_least(cfg, rollout_share=0, rollout_step_size=0)
+        if cfg.rollout_share > 1:
+            raise UsageError(f"--rollout-share {cfg.rollout_share}: it takes a number from 0 to 1")
         self.cfg, self.latent = cfg, latent.requires_grad_(False).eval()
         dim, is_energy = latent.cfg.encoder_embed_dim, str(cfg.refiner) == "energy"
         drops = {name: getattr(cfg, name) for name in ("dropout", "attention_dropout", "activation_dropout")}
@@ -143,17 +147,26 @@ class LanmtRefinerModel(base.DecodingModel):
         self.network = StepNetwork(stack, dim, latent.cfg.latent_size, is_energy)
         self.network.apply(INITIALIZATIONS[str(latent.cfg.initialization)])
         self.update = 0
+        self.stands_on = ""
 
     @classmethod
     def build_model(cls, cfg: LanmtRefinerConfig, task: Any) -> "LanmtRefinerModel":
         if not cfg.latent_options:
             raise UsageError("--arch lanmt_refiner needs --latent-model, a checkpoint of --arch lanmt_continuous")
-        if cfg.refiner_layers < 1 or cfg.delta_steps < 1:
-            raise UsageError("--refiner-layers and --delta-steps need 1 or more")
         latent = compat.build_model(cfg.latent_options, task)
         if not getattr(latent, "is_refinable", False):
             raise UsageError(f"--latent-model {cfg.latent_model} is no --arch lanmt_continuous")
         return cls(cfg, latent)
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **options: Any) -> Any:
+        """Raises UsageError where a training on top of ``stands_on`` would go on from one on top of another model."""
+        own = self.latent.state_dict()
+        saved = {name: state_dict[f"latent.{name}"] for name in own if f"latent.{name}" in state_dict}
+        if self.stands_on and not all(saved[name].to(own[name]).equal(own[name]) for name in saved):
+            raise UsageError(
+                f"--latent-model {self.stands_on} is not what the checkpoint stands on; take another --save-dir"
+            )
+        return super().load_state_dict(state_dict, *args, **options)
 
     @property
     def inferences(self) -> Tuple[str, ...]:

@@ -8,8 +8,9 @@ given the tokens before, with the length predicted anew.
 
 Differs from the released code: attention to the source has weights of its own (there it has those of self-attention);
 padding is hidden by −∞; the length transform has the paper's kernel (``--length-kernel prefix``: the released one);
-the prior's mean is among the candidates of a latent search, as the first; what stands beyond a candidate's length is
-padding everywhere.
+the prior's mean is among the candidates of a latent search, as the first; candidates are compared by their mean
+log-probability (``--rescore-norm sum``: by the sum, as there); what stands beyond a candidate's length is padding
+everywhere. Attention weights and feed-forward layers have no dropout of their own unless asked for.
 """
 
 from dataclasses import dataclass, field
@@ -63,11 +64,15 @@ class LatentStarts(Starts):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentState(State):
-    """``tokens``, ``scores``: (R, T) without ``<s>``; ``latents``: (R, S, Z) that they were decoded from."""
+    """``tokens``, ``scores``: (R, T) without ``<s>``; ``latents``: (R, S, Z) that they were decoded from.
+
+    ``mask``: (R, T + 1) True on tokens and ``<s>``, or None where no row has padding.
+    """
 
     tokens: Tensor
     scores: Tensor
     latents: Tensor
+    mask: Optional[Tensor]
     asked: Optional[Tensor]
     encoded: LatentEncoded
 
@@ -103,6 +108,7 @@ class LatentTransformerModel(base.DecodingModel):
 
     def __init__(self, cfg: LatentTransformerConfig, symbols: Symbols, source_size: int) -> None:
         super().__init__(cfg, symbols, source_size)
+        base.check_least(cfg, latent_size=1, posterior_layers=0)
         cfg.normalize_before = not cfg.post_norm
         dim, size = cfg.encoder_embed_dim, cfg.latent_size
         table = nn.Embedding(symbols.size, dim)
@@ -148,10 +154,9 @@ class LatentTransformerModel(base.DecodingModel):
             std=std,
         )
 
-    def infer(self, encoded: LatentEncoded, target: Tensor, is_token: Tensor) -> Tuple[Tensor, Tensor]:
+    def infer(self, encoded: LatentEncoded, target: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
         """The posterior of latents given targets that begin with ``<s>``."""
-        embedded = self.target_embedding(target)
-        return self.posterior(encoded.embedded, encoded.mask, embedded, padding_mask(is_token))
+        return self.posterior(encoded.embedded, encoded.mask, self.target_embedding(target), mask)
 
     def length_logits(self, encoded: LatentEncoded, lifted: Tensor) -> Tensor:
         """(B, 100): from the mean over the source of latents and states together."""
@@ -159,15 +164,16 @@ class LatentTransformerModel(base.DecodingModel):
         mean = ((lifted + encoded.states) * weight).sum(1) / encoded.is_source.sum(1, keepdim=True)
         return self.length_head(mean)
 
-    def decode(self, encoded: LatentEncoded, lifted: Tensor, lengths: Tensor, is_token: Tensor) -> Tensor:
-        """One decoder pass: lifted latents on source positions to (B, T, D) states on target positions."""
-        width = is_token.size(1)
+    def decode(
+        self, encoded: LatentEncoded, lifted: Tensor, lengths: Tensor, width: int, mask: Optional[Tensor]
+    ) -> Tensor:
+        """One decoder pass: lifted latents on source positions to (B, width, D) states on target positions."""
         is_prefix = str(self.cfg.length_kernel) == "prefix"
         placed = method.length_transform(lifted, encoded.is_source, lengths, width, self.sigma, is_prefix)
         read = 0.5**0.5 * placed + 0.5 * (
             self.target_embedding.positions.weight[:width] + self.length_table(lengths)[:, None]
         )
-        return self.decoder(read, padding_mask(is_token), encoded.memory, encoded.mask)
+        return self.decoder(read, mask, encoded.memory, encoded.mask)
 
     def project(self, states: Tensor) -> Tensor:
         """Vocabulary logits (…, V)."""
@@ -187,11 +193,11 @@ class LatentTransformerModel(base.DecodingModel):
         """
         keys = self.required(keys)
         target, is_token = self.begun(*right_padded(self.required(target), self.symbols.pad))
-        encoded = self.encode(src_tokens, src_lengths)
-        mean, std = self.infer(encoded, target, is_token)
+        encoded, mask = self.encode(src_tokens, src_lengths), padding_mask(is_token)
+        mean, std = self.infer(encoded, target, mask)
         latents = gaussian.sample(mean, std, keys)
         lifted, lengths = self.lift(latents.to(self.lift.weight.dtype)), is_token.sum(1)
-        logits = self.project(self.decode(encoded, lifted, lengths, is_token)[is_token])
+        logits = self.project(self.decode(encoded, lifted, lengths, is_token.size(1), mask)[is_token])
         classes = method.length_classes(encoded.is_source.sum(1), lengths)
         return [
             Tokens("token", logits, target[is_token]),
@@ -212,7 +218,10 @@ class LatentTransformerModel(base.DecodingModel):
             lengths = (
                 ask.lengths.clamp(length_classes.SHORTEST, self.cfg.max_target_positions).repeat_interleave(ask.n) + 1
             )
-        return LatentStarts(lengths=lengths, latents=latents)
+        longest = min(
+            encoded.mean.size(1) + method.OFFSETS + method.SHORTEST_OFFSET - 1, self.cfg.max_target_positions + 1
+        )
+        return LatentStarts(lengths=lengths, longest=longest, latents=latents)
 
     def start(self, encoded: LatentEncoded, starts: LatentStarts) -> LatentState:
         """What the proposed latents say."""
@@ -220,8 +229,7 @@ class LatentTransformerModel(base.DecodingModel):
 
     def refine(self, state: LatentState, step: int, steps: int) -> LatentState:
         """A delta step: the posterior's mean given the tokens, a new length, new tokens."""
-        target, is_token = self.begun(state.tokens, state.tokens != self.symbols.pad)
-        mean, _ = self.infer(state.encoded, target, is_token)
+        mean, _ = self.infer(state.encoded, F.pad(state.tokens, (1, 0), value=self.symbols.bos), state.mask)
         return self.said(state.encoded, mean, state.asked)
 
     def said(self, encoded: LatentEncoded, latents: Tensor, asked: Optional[Tensor]) -> LatentState:
@@ -232,14 +240,15 @@ class LatentTransformerModel(base.DecodingModel):
             classes = self.length_logits(encoded, lifted).argmax(1)
             sizes = encoded.is_source.sum(1)
             lengths = method.lengths_of(classes, sizes, length_classes.SHORTEST + 1, self.cfg.max_target_positions + 1)
-        is_token, _ = length_classes.canvas(lengths)
-        logits = self.project(self.decode(encoded, lifted, lengths, is_token)[:, 1:])
+        is_token, mask = length_classes.canvas(lengths)
+        logits = self.project(self.decode(encoded, lifted, lengths, is_token.size(1), mask)[:, 1:])
         tokens, scores = prediction.most_probable(logits, (self.symbols.pad, self.symbols.bos))
         is_said = is_token[:, 1:]
         return LatentState(
             tokens=tokens.masked_fill(~is_said, self.symbols.pad),
             scores=scores.masked_fill(~is_said, 0.0),
             latents=latents,
+            mask=mask,
             asked=asked,
             encoded=encoded,
         )
@@ -256,9 +265,10 @@ class LatentTransformerModel(base.DecodingModel):
         A proxy: the bound is a mean over the posterior, of which this is the middle.
         """
         begun, is_token = self.begun(*right_padded(target, self.symbols.pad))
-        mean, std = self.infer(encoded, begun, is_token)
+        mask = padding_mask(is_token)
+        mean, std = self.infer(encoded, begun, mask)
         lifted, lengths = self.lift(mean.to(self.lift.weight.dtype)), is_token.sum(1)
-        log_probs = self.project(self.decode(encoded, lifted, lengths, is_token)).float().log_softmax(-1)
+        log_probs = self.project(self.decode(encoded, lifted, lengths, is_token.size(1), mask)).float().log_softmax(-1)
         tokens = log_probs.gather(2, begun[..., None])[..., 0].masked_fill(~is_token, 0.0)
         kl = gaussian.divergence(mean, std, encoded.mean, encoded.std).masked_fill(~encoded.is_source, 0.0).sum(1)
         classes = method.length_classes(encoded.is_source.sum(1), lengths)

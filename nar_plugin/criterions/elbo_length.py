@@ -2,7 +2,9 @@
 
 Shu et al. 2020, section 3.4: J = Σ smoothed CE + Σ_positions max(KL, b) + CE of the length, for a sentence; b is a
 budget of nats that a position may spend for nothing (free bits), which keeps the posterior from collapsing. It is held,
-then falls in a line to 0 between two updates, and is 0 in the phase that fine-tunes (``--budget 0``).
+then falls in a line to 0 between two updates, and is 0 in the phase that fine-tunes (``--budget 0``). Outside a
+training, under ``fairseq-validate``, nobody says how far it fell: it is whole. The mass of ``--label-smoothing`` (0
+unless asked for; 0.1 in the paper) is spread over the whole vocabulary, as by fairseq's own criterion.
 """
 
 from dataclasses import dataclass, field
@@ -52,10 +54,11 @@ class ElboLengthCriterion(base.TermsCriterion):
         budget_anneal_end: int,
     ) -> None:
         super().__init__(task, label_smoothing, normalize)
-        if budget < 0 or budget_anneal_end and not 0 <= budget_anneal_start < budget_anneal_end:
+        falls = budget_anneal_start, budget_anneal_end
+        if not 0 <= budget < float("inf") or any(falls) and not 0 <= budget_anneal_start < budget_anneal_end:
             raise UsageError("--budget needs 0 or more, --budget-anneal-start an update before --budget-anneal-end")
         self.length_loss_factor, self.full_budget = length_loss_factor, budget
-        self.falls = budget_anneal_start, budget_anneal_end
+        self.falls = falls
         self.update = 0
 
     @property

@@ -53,16 +53,24 @@ class Teacher:
         """Σ log p(y | x) in nats and the number of tokens, (R,) each, ``</s>`` counted.
 
         ``source``: (B, S) ids as they came in the batch; ``tokens``: (B * n, T) candidates as decoded. What is scored
-        is what will be read: the candidate's text and one ``</s>`` (``symbols.closed``). A candidate longer than the
-        teacher can read gets −∞.
+        is what will be read: the candidate's text and one ``</s>`` (``symbols.closed``); candidates of a sentence that
+        say the same are scored once. A candidate longer than the teacher can read gets −∞.
         """
-        target, is_token = closed(tokens, self.symbols)
+        target, _ = closed(tokens, self.symbols)
+        encoded = self.model.encoder(source, src_lengths=lengths)
+        if n == 1:
+            return self.judged(encoded, target)
+        owner = torch.arange(len(source), device=source.device).repeat_interleave(n)
+        distinct, which = torch.cat([owner[:, None], target], 1).unique(dim=0, return_inverse=True)
+        encoded = self.model.encoder.reorder_encoder_out(encoded, distinct[:, 0])
+        total, count = self.judged(encoded, distinct[:, 1:])
+        return total[which], count[which]
+
+    def judged(self, encoded: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher-forced pass over (R, T) closed candidates, each with its own encoded source."""
+        is_token = target != self.symbols.pad
         count, longest = is_token.sum(1), self.model.max_decoder_positions()
         target, is_token = target[:, :longest], is_token[:, :longest]
-        encoded = self.model.encoder(source, src_lengths=lengths)
-        if n > 1:
-            order = torch.arange(len(source), device=source.device).repeat_interleave(n)
-            encoded = self.model.encoder.reorder_encoder_out(encoded, order)
         output = self.model.decoder(shifted(target, self.symbols), encoder_out=encoded)
         log_probs = self.model.get_normalized_probs(output, log_probs=True).gather(2, target[..., None])[..., 0]
         total = log_probs.float().masked_fill(~is_token, 0.0).sum(1)

@@ -115,11 +115,11 @@ def warn_of_idle_task_flags(args: Any, cfg: Any) -> None:
         logger.warning(f"{', '.join(map(flag, idle))}: no effect on an autoregressive --arch")
 
 
-def options_of_model(model: Any, cfg: Any) -> dict[str, Any]:
+def options_of_model(model: Any, args: Any, cfg: Any) -> dict[str, Any]:
     """The flags that only the model understands, with its own defaults filled in."""
-    for name in ("decode_samples", "decode_sample_noise"):
-        if (getattr(cfg, name) or 0) < 0:
-            raise UsageError(f"{flag(name)} needs 0 or more")
+    for name, least in (("decode_samples", 0), ("decode_sample_noise", 0), ("latent_step_size", 0)):
+        if not least <= (getattr(cfg, name) or 0) < math.inf:
+            raise UsageError(f"{flag(name)} needs {least} or more")
     found = {name: getattr(cfg, name) for name in MODEL_FLAGS if name in model.decode_flags}
     if "decode_sample_noise" in found and found["decode_sample_noise"] is None:
         found["decode_sample_noise"] = model.sample_noise
@@ -127,12 +127,27 @@ def options_of_model(model: Any, cfg: Any) -> dict[str, Any]:
         inference = found["latent_inference"] = str(found["latent_inference"] or model.inferences[0])
         if inference not in model.inferences:
             raise UsageError(f"--latent-inference {inference}: this model knows {', '.join(model.inferences)}")
-        is_undecoded = inference in ("score", "energy")
-        if is_undecoded and (cfg.stop_rule not in (None, "none") or (cfg.stop_window, cfg.stop_distance) != (1, 0.0)):
-            raise UsageError(f"--stop-rule has no effect on --latent-inference {inference}: no step is decoded")
-        if not is_undecoded and cfg.latent_step_size != 1.0:
-            raise UsageError(f"--latent-step-size has no effect on --latent-inference {inference}")
+        idle = idle_latent_flags(inference, args, cfg)
+        if idle:
+            raise UsageError(
+                f"{', '.join(map(flag, sorted(idle)))}: no effect on --latent-inference {inference} with so many "
+                "steps and samples; leave it out"
+            )
     return found
+
+
+def idle_latent_flags(inference: str, args: Any, cfg: Any) -> set[str]:
+    """Flags that a model of latents understands, and that change nothing in this decode."""
+    idle = set() if cfg.decode_samples > 1 else {"decode_sample_noise"}
+    if inference != "delta":  # nothing is said between the steps, or there are none
+        idle |= {"stop_rule", "stop_window", "stop_distance"}
+    if inference == "mean":
+        idle |= {"iter_decode_max_iter"}
+    if inference in ("mean", "delta") or getattr(args, "iter_decode_max_iter", None) == 0:
+        idle |= {"latent_step_size"}
+    if str(cfg.stop_rule) == "none":
+        idle -= {"stop_rule"}
+    return idle & given(args, cfg)
 
 
 def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
@@ -152,7 +167,7 @@ def options_of(model: Any, args: Any, cfg: Any) -> DecodeOptions:
         )
     if float(getattr(args, "lenpen", 1)) != 1 and cfg.rescore_norm != "lenpen":
         raise UsageError("--lenpen needs --rescore-norm lenpen")
-    of_model = options_of_model(model, cfg)
+    of_model = options_of_model(model, args, cfg)
     if of_model.get("latent_inference") == "mean":
         iterations = 0
     stop_rule = str(cfg.stop_rule or getattr(model, "default_stop_rule", "none"))

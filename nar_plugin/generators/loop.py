@@ -117,11 +117,11 @@ class RefinementGenerator:
             decoded = self.decode_all(encoded, self.model.propose(encoded, ask), net_input["src_tokens"])
             if self.options.stop_rule == "oracle":
                 decoded = self.at_best_stops(decoded, self.references(sample, "--stop-rule oracle"))
-            if self.options.collapse_repeats:
-                tokens, scores = collapsed(decoded.tokens, decoded.scores, self.symbols.pad)
-                decoded = decoded._replace(tokens=tokens, scores=scores)
             score = self.score(decoded, net_input)
             rows = best(score, n, self.options.nbest)
+            if self.options.collapse_repeats:  # after the choice: to say a word twice shall not pay
+                tokens, scores = collapsed(decoded.tokens, decoded.scores, self.symbols)
+                decoded = decoded._replace(tokens=tokens, scores=scores)
             hypotheses = self.hypotheses(decoded, score, rows, self.is_empty(encoded))
         self.counters.sentences += len(hypotheses)
         self.counters.tokens += sum(len(group[0]["tokens"]) for group in hypotheses)
@@ -170,7 +170,7 @@ class RefinementGenerator:
         rows = torch.arange(len(source) * n, device=source.device)
         if limit is None:
             return self.decode(encoded if n == 1 else encoded.select(rows // n), starts, rows)
-        width = source.size(1) if starts.lengths is None else int(starts.lengths.max())
+        width = starts.longest or source.size(1) if starts.lengths is None else int(starts.lengths.max())
         harvest, history = Harvest(self.symbols.pad), []
         for cut in chunks(rows, width, limit):
             part = self.decode(encoded.select(cut // n), starts.select(cut), rows[: len(cut)])
@@ -181,7 +181,8 @@ class RefinementGenerator:
     def decode(self, encoded: Encoded, starts: Starts, alive: Tensor) -> Decoded:
         """The loop itself, over rows ``alive`` = 0 … R − 1.
 
-        Finished rows leave the batch at once; a fixed number of passes never looks at the device.
+        Finished rows leave the batch at once. With a fixed number of passes the loop never waits for the device; a
+        model that predicts lengths anew does, once a pass.
         """
         options, steps = self.options, self.model.max_steps(self.options.iterations)
         watch = Watch(options.stop_rule, options.stop_window, options.stop_distance, self.symbols.pad)

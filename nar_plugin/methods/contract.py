@@ -54,10 +54,12 @@ class Encoded(Rows):
 class Starts(Rows):
     """Where decoding starts: ``n`` rows a sentence, sentence-major (row ``b * n + c``). Row 0 of each is deterministic.
 
-    ``lengths``: (B * n,) canvas widths in tokens, end symbol counted as the method counts it; None when unknown.
+    ``lengths``: (B * n,) canvas widths in tokens, end symbol counted as the method counts it; None when unknown, and
+    then ``longest`` is what no canvas will exceed (0: the source's width).
     """
 
     lengths: Tensor | None = None
+    longest: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

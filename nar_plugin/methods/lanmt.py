@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 OFFSETS = 100
-"""Classes of the length: a target is 50 tokens shorter to 49 longer than its source."""
+"""Classes of the length: a target is 50 tokens shorter to 49 longer than its source. (The released code counts from 49
+shorter to 50 longer.)"""
 SHORTEST_OFFSET = -50
 
 
@@ -32,7 +33,8 @@ def length_transform(
     in place of −(k − μ)², an average of all that stands before.
     """
     weights = attention(is_source, lengths, width, sigma, is_prefix)
-    return (weights @ values.float()).to(values.dtype)
+    with torch.autocast(values.device.type, enabled=False):  # which would take the product in half precision
+        return (weights @ values.float()).to(values.dtype)
 
 
 def attention(is_source: Tensor, lengths: Tensor, width: int, sigma: Tensor, is_prefix: bool = False) -> Tensor:

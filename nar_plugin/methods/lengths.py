@@ -40,7 +40,7 @@ def is_within(lengths: Tensor, width: int) -> Tensor:
 def canvas(lengths: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
     """(R,) lengths to (R, longest) ``is_token``, and the same for attention: None where no row has padding.
 
-    The one wait for the device between the encoder and the last pass.
+    It waits for the device: once a decode, or once a pass where lengths change from pass to pass.
     """
     shortest, longest = torch.stack(lengths.aminmax()).tolist()
     is_token = is_within(lengths, longest)

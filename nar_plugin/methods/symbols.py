@@ -54,11 +54,16 @@ def closed(tokens: Tensor, symbols: Symbols) -> tuple[Tensor, Tensor]:
     return text, text != symbols.pad
 
 
-def collapsed(tokens: Tensor, scores: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Drop every token equal to its left neighbour; (B, T) ids and (B, T) scores (0 at pads)."""
-    is_kept = tokens != pad
-    is_kept[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
-    kept, is_token = compact(tokens, is_kept, pad)
+def collapsed(tokens: Tensor, scores: Tensor, symbols: Symbols) -> tuple[Tensor, Tensor]:
+    """Drop every word equal to the word before it, also across a ``</s>``, which is not read, and every symbol equal to
+    its left neighbour; (B, T) ids and (B, T) scores (0 at pads)."""
+    is_word = (tokens != symbols.pad) & (tokens != symbols.bos) & (tokens != symbols.eos)
+    places = torch.arange(tokens.size(1), device=tokens.device)
+    last_word = torch.where(is_word, places, -1).cummax(1).values[:, :-1]
+    before = torch.where(is_word[:, 1:] & (last_word >= 0), tokens.gather(1, last_word.clamp(min=0)), tokens[:, :-1])
+    is_kept = tokens != symbols.pad
+    is_kept[:, 1:] &= tokens[:, 1:] != before
+    kept, is_token = compact(tokens, is_kept, symbols.pad)
     order = (~is_kept).to(torch.uint8).argsort(dim=1, stable=True)
     return kept, scores.gather(1, order).masked_fill(~is_token, 0.0)
 

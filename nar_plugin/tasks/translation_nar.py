@@ -133,12 +133,15 @@ class TranslationNarTask(TranslationTask):
         self._check_bleu_args()
         self.architecture = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
         if from_checkpoint or not getattr(cfg, "latent_model", None):
+            if not from_checkpoint and getattr(cfg, "latent_options", None):
+                raise UsageError("--latent-options is for the program to write; --latent-model names the checkpoint")
             return super().build_model(cfg, from_checkpoint)
         # a model that stands on a trained one: the checkpoints to come hold the other's options and weights too
         base = compat.load_checkpoint(cfg.latent_model)
-        cfg.latent_options = compat.model_options(base)
+        cfg.latent_options = compat.model_options(base, cfg.latent_model)
         model = super().build_model(cfg, from_checkpoint)
         compat.load_weights(model.latent, base, cfg.latent_model)
+        model.stands_on = cfg.latent_model
         return model
 
     def _check_bleu_args(self) -> None:

@@ -1,11 +1,12 @@
 """The presets of the recipes have the sizes of the papers: parameters counted by hand, and in the recipes' table."""
 
 import re
-from typing import Dict, Tuple
+from typing import Any, Dict, Tuple
 
 import pytest
 import torch
 
+from nar_plugin.methods.contract import UsageError
 from tests import tiny
 from tests.end_to_end.programs import ROOT
 
@@ -113,3 +114,20 @@ def test_the_table_of_the_recipes_says_the_same() -> None:
         assert types == f"{TYPES[size]:,}" and ours == f"{found / 1e6:.1f}"
         assert papers == f"{by_hand(name, size) / 1e6:.1f}"
     assert len(rows) == len(CASES)
+
+
+@pytest.mark.parametrize(
+    ("arch", "option", "value"),
+    [
+        *(("lanmt", "latent_size", value) for value in (0, -1)),
+        *(("lanmt_continuous", name, -1) for name in ("prior_layers", "posterior_layers", "length_bonus")),
+        ("lanmt_continuous", "length_bonus", float("nan")),
+        *(("lanmt_refiner", name, -1) for name in ("start_noise", "rollout_start", "rollout_step_size")),
+        *(("lanmt_refiner", name, 0) for name in ("refiner_layers", "delta_steps", "rollout_steps")),
+        ("lanmt_refiner", "rollout_share", 7.0),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_in_one_line(arch: str, option: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}") as raised:
+        tiny.tiny_model(arch=f"{arch}_tiny", **{option: value})
+    assert "\n" not in str(raised.value)

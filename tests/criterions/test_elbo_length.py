@@ -6,11 +6,13 @@ import pytest
 import torch
 from fairseq.logging import metrics
 from torch import Tensor
+from torch.distributions import Normal
 
 from nar_plugin.criterions.elbo_length import ElboLengthCriterion
 from nar_plugin.methods import gaussian
 from nar_plugin.methods.contract import UsageError
-from tests.tiny import random_rows, sample_of, stand_in_task, tiny_model
+from nar_plugin.methods.terms import Values
+from tests.tiny import BOS, random_rows, sample_of, stand_in_task, tiny_model
 
 SOURCES, TARGETS = random_rows(9, 8, seed=15), random_rows(9, 8, seed=16)
 
@@ -44,6 +46,48 @@ def test_the_loss_is_the_sum_of_its_parts(budget: float) -> None:
     assert float(torch.stack(alone).sum().detach()) == pytest.approx(float(loss.detach()), rel=1e-4)
 
 
+def test_the_budget_is_a_positions_own() -> None:
+    """LANMT-3: positions above it count in full and have a gradient, those below count as the budget and have none;
+    padding has neither, and no position pays for another."""
+    nats = torch.tensor([[0.2, 3.0, 1.4], [2.5, 0.9, 7.0]], requires_grad=True)
+    is_counted = torch.tensor([[True, True, True], [True, True, False]])
+    loss = elbo(1.5).loss_of(Values("kl", nats, is_counted), {})
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(1.5 + 3.0 + 1.5 + 2.5 + 1.5)
+    assert nats.grad is not None and nats.grad.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+def test_a_sample_has_the_gradients_of_its_mean_and_spread() -> None:
+    """LANMT-2: ∂z/∂μ = 1, ∂z/∂σ = ε."""
+    mean, std = torch.zeros(2, 3, 8, requires_grad=True), torch.ones(2, 3, 8, requires_grad=True)
+    keys = torch.tensor([5, 6])
+    gaussian.sample(mean, std, keys).sum().backward()
+    assert mean.grad is not None and std.grad is not None
+    assert mean.grad.equal(torch.ones(2, 3, 8)) and std.grad.equal(gaussian.draws(keys, 3, 8))
+
+
+@pytest.mark.parametrize("arch", ["lanmt_tiny", "lanmt_continuous_tiny"])
+def test_the_divergence_of_a_model_is_of_its_posterior_from_its_prior(arch: str) -> None:
+    """LANMT-1, LANMT-5: KL(q ‖ p), in that order, as torch has it; the length's class by hand."""
+    model = tiny_model(arch=arch)
+    source, target = SOURCES[0], TARGETS[0]
+    sample = sample_of([source], [target])
+    with torch.no_grad():
+        _, kl, length = model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+        encoded = model.encode(sample["net_input"]["src_tokens"])
+        if arch == "lanmt_tiny":
+            begun = torch.cat([torch.tensor([[BOS]]), sample["target"]], 1)
+            mean, std = model.infer(encoded, begun, None)
+            expected = encoded.mean, encoded.std
+        else:
+            memory = model.posterior.stack.project(encoded.states)
+            mean, std = model.infer(encoded, sample["target"], None, memory)
+            expected = model.expect(encoded, sample["target"].size(1), None)
+        theirs = torch.distributions.kl_divergence(Normal(mean, std), Normal(*expected)).sum(-1)
+    torch.testing.assert_close(kl.values, theirs, rtol=1e-4, atol=1e-4)
+    assert length.target.tolist() == [len(target) - len(source) + 50]
+
+
 def test_below_the_budget_there_is_no_gradient() -> None:
     """LANMT-3: the divergence of positions below it moves nothing."""
     model, sample = tiny_model(arch="lanmt_tiny", is_lively=False), sample_of(SOURCES, TARGETS)
@@ -75,7 +119,7 @@ def test_the_budget_falls_with_the_updates_that_the_task_names() -> None:
     assert found == [1.0, 1.0, 0.5, 0.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize("wrong", [(-1.0, 0, 0), (1.0, 200, 100), (1.0, -1, 5)])
+@pytest.mark.parametrize("wrong", [(-1.0, 0, 0), (1.0, 200, 100), (1.0, -1, 5), (1.0, 100, 0), (float("nan"), 0, 0)])
 def test_a_budget_that_cannot_be_is_refused(wrong: tuple[float, int, int]) -> None:
     with pytest.raises(UsageError, match="--budget"):
         elbo(*wrong)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Tuple
 
 import pytest
+import torch
 
 from nar_plugin import compat
 from tests.conftest import ADAM, CRITERIONS, LIMITS, QUIET
@@ -152,6 +153,29 @@ def test_a_refiner_needs_a_latent_model_that_fits(
     complains(refused(data, tmp_path, "--latent-model", tmp_path / "gone.pt"), "gone.pt")
     complains(refused(data, tmp_path, "--latent-model", student), "lanmt_continuous")
     complains(refused(joint_data, tmp_path, *stands_on("lanmt_refiner")), "does not fit")
+
+
+def test_a_refiner_s_latent_model_is_a_checkpoint_of_ours(teacher: Path, data: Path, tmp_path: Path) -> None:
+    complains(refused(data, tmp_path, "--latent-model", teacher), "teacher", "none of nar_plugin's")
+    text = tmp_path / "text.pt"
+    text.write_text("en de\n")
+    complains(refused(data, tmp_path, "--latent-model", text), "text.pt", "cannot be read")
+    complains(refused(data, tmp_path, "--latent-options", "{"), "--latent-options", "--latent-model")
+
+
+def test_a_training_goes_on_from_the_latent_model_that_it_began_with(
+    stands_on: Any, data: Path, tmp_path: Path
+) -> None:
+    """Another one in its place would be ignored: the weights are those of the checkpoint."""
+    given = stands_on("lanmt_refiner")[-1]
+    state = compat.load_checkpoint(str(given))
+    other = {**state, "model": {name: value + 1 for name, value in state["model"].items()}}
+    torch.save(other, tmp_path / "other.pt")
+    flags = (*arch("lanmt_refiner"), *SHORT, "--save-dir", tmp_path / "out")
+    succeed("fairseq-train", data, *TASK, *flags, "--latent-model", given, "--max-update", 2)
+    again = program("fairseq-train", data, *TASK, *flags, "--latent-model", tmp_path / "other.pt", "--max-update", 4)
+    complains(again, "other.pt", "--save-dir")
+    succeed("fairseq-train", data, *TASK, *flags, "--latent-model", given, "--max-update", 4)
 
 
 def test_a_budget_that_rises_is_refused(data: Path, tmp_path: Path) -> None:

@@ -19,16 +19,22 @@ def sixteen(data: Path, once: Any) -> Path:
     return once("sixteen", lambda folder: training_set(data, folder, 16, 3))
 
 
+LATENT = ("--arch", "latent_transformer_tiny", "--criterion", "elbo_length", "--budget", 0.5, "--lr", 1e-3)
+
+
 def train(data: Path, folder: Path, *options: Any) -> Tuple[List[Dict[str, Any]], Dict[str, torch.Tensor]]:
     log = ("--log-format", "json", "--log-interval", 1, "--save-dir", folder, "--max-update", 6)
-    outcome = succeed("fairseq-train", data, *TASK, *STUDENT, *LIMITS, *SGD, *QUIET, *log, *options)
+    outcome = succeed("fairseq-train", data, *TASK, *LIMITS, *SGD, *QUIET, *log, *options)
     weights = compat.load_checkpoint(str(folder / "checkpoint_last.pt"))["model"]
     return logged(outcome), weights
 
 
-@pytest.mark.parametrize("normalize", ["token", "sentence"])
-def test_two_half_batches_are_one_batch(normalize: str, sixteen: Path, tmp_path: Path) -> None:
-    options = ("--label-smoothing", 0.1, "--normalize", normalize)
+@pytest.mark.parametrize(
+    ("arch", "normalize"), [(STUDENT, "token"), (STUDENT, "sentence"), (LATENT, "token"), (LATENT, "sentence")]
+)
+def test_two_half_batches_are_one_batch(arch: Any, normalize: str, sixteen: Path, tmp_path: Path) -> None:
+    """LANMT-5, and of every criterion."""
+    options = (*arch, "--label-smoothing", 0.1, "--normalize", normalize)
     whole, whole_weights = train(sixteen, tmp_path / "whole", *options, "--batch-size", 16)
     halves, half_weights = train(sixteen, tmp_path / "halves", *options, "--batch-size", 8, "--update-freq", 2)
     assert len(whole) == len(halves) == 6

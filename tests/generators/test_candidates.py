@@ -91,6 +91,22 @@ def test_a_teacher_scores_the_candidates_of_a_sentence_as_if_alone(transformer: 
 
 
 @torch.no_grad()
+def test_a_teacher_reads_what_candidates_of_a_sentence_share_once(transformer: Any) -> None:
+    """LANMT-22: equal texts of one sentence are one row, of two sentences two; the scores are as if each was read."""
+    candidates = [[5, 6], [7], [5, 6], [5, 6], [5, 6], [8, 9]]
+    net_input = sample_of([[4, 5, 6], [7, 8]])["net_input"]
+    source, lengths = net_input["src_tokens"], net_input["src_lengths"]
+    rows: list[int] = []
+    hook = transformer.decoder.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    total, count = Teacher(transformer, SYMBOLS).score(source, lengths, stacked(candidates), 3)
+    hook.remove()
+    assert rows == [4] and count.tolist() == [3, 2, 3, 3, 3, 3]
+    order = torch.arange(2).repeat_interleave(3)
+    alone, _ = Teacher(transformer, SYMBOLS).score(source[order], lengths[order], stacked(candidates), 1)
+    torch.testing.assert_close(total, alone)
+
+
+@torch.no_grad()
 def test_stray_symbols_do_not_change_what_a_teacher_reads(transformer: Any) -> None:
     net_input = sample_of([[5, 6, 7]])["net_input"]
     forms = [[8, 9, 10, EOS], [8, 9, 10], [8, EOS, 9, EOS, 10, EOS], [BOS, 8, 9, 10, EOS]]

@@ -273,13 +273,13 @@ def test_a_teacher_scores_each_source_with_its_own_probabilities() -> None:
     assert texts(groups) == [[A, EOS], [B, EOS]] and teacher.encoder_calls == 1
 
 
-def test_a_teacher_reads_the_text_with_one_end_and_in_one_pass() -> None:
-    """A candidate without ``</s>``, or with one in its middle, is scored as the text that is printed."""
+def test_a_teacher_reads_the_text_with_one_end_and_once() -> None:
+    """A candidate without ``</s>``, or with one in its middle, is scored as the text that is printed: here the same."""
     stub = TableStub({X: [([A, B], [-1.0, -1.0]), ([A, EOS, B, EOS], [-2.0] * 4)]})
     teacher = UnigramTeacher({X: {A: -1.0, B: -2.0, EOS: -0.25}})
     group = rescored(stub, teacher, [[X]], candidates=2, nbest=2, norm="sum")[0]
     assert [float(h["score"]) for h in group] == [-3.25, -3.25]
-    assert [row.tolist() for row in teacher.inputs[0]] == [[EOS, A, B, PAD, PAD]] * 2 and len(teacher.inputs) == 1
+    assert [row.tolist() for row in teacher.inputs[0]] == [[EOS, A, B, PAD, PAD]] and len(teacher.inputs) == 1
 
 
 # --- the edges
@@ -309,11 +309,19 @@ def test_repeats_are_collapsed_when_asked() -> None:
     assert short["positional_scores"].tolist() == [-1.0, -3.0, -5.0, -6.0]
 
 
+def test_to_say_a_word_twice_does_not_pay() -> None:
+    """The best is chosen before repeats are dropped: else the sum of the second, without its repeats, would win."""
+    stub = table(([A, B, EOS], [-1.0, -1.0, -1.0]), ([C, C, C, EOS], [-1.0, -1.0, -1.0, -1.0]))
+    for flag in (False, True):
+        (group,) = decode(stub, sample_of([[X]]), candidates=2, norm="sum", collapse_repeats=flag)
+        assert group[0]["tokens"].tolist() == [A, B, EOS] and float(group[0]["score"]) == -3.0
+
+
 def test_collapsing_is_that_of_the_symbols_for_any_model() -> None:
     model, sample = tiny_model(), sample_of(SOURCES)
     plain, short = (decode(model, sample, iterations=1, collapse_repeats=flag) for flag in (False, True))
     for a, b in zip(plain, short, strict=True):
-        tokens, scores = collapsed(a[0]["tokens"][None], a[0]["positional_scores"][None], PAD)
+        tokens, scores = collapsed(a[0]["tokens"][None], a[0]["positional_scores"][None], model.symbols)
         kept = tokens[0] != PAD
         assert torch.equal(b[0]["tokens"], tokens[0][kept])
         torch.testing.assert_close(b[0]["positional_scores"], scores[0][kept])

@@ -32,6 +32,14 @@ def test_rows_sum_to_one_on_the_source_and_are_zero_elsewhere(sigma: float) -> N
         assert not found[row, :, n:].any() and not found[row, length:].any()
 
 
+def test_the_product_is_taken_in_float32_under_autocast_too() -> None:
+    is_source, lengths = torch.ones(1, 7, dtype=torch.bool), torch.tensor([5])
+    values = torch.randn(1, 7, 8, generator=torch.Generator().manual_seed(1))
+    plain = lanmt.length_transform(values, is_source, lengths, 5, ONE)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert lanmt.length_transform(values, is_source, lengths, 5, ONE).equal(plain)
+
+
 def test_equal_lengths_have_a_diagonal_that_becomes_the_identity() -> None:
     """LANMT-9: the diagonal is the greatest, 0.399 inside at a spread of 1, and 1 as it goes to 0."""
     found = weights([8], [8])[0]

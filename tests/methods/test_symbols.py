@@ -42,16 +42,23 @@ def test_collapsed_drops_equal_neighbours_and_keeps_the_first_score() -> None:
     """LEE-34, LANMT-36: "a a b" becomes "a b"; what has no repeats stays; twice is once."""
     tokens = torch.tensor([[5, 5, 6, 5, 5, 5, EOS, PAD], [7, 8, 7, 8, EOS, PAD, PAD, PAD]])
     scores = -torch.arange(1.0, 17.0).view(2, 8)
-    ids, kept = symbols.collapsed(tokens, scores, PAD)
+    ids, kept = symbols.collapsed(tokens, scores, SYMBOLS)
     assert [[t for t in row if t != PAD] for row in ids.tolist()] == [[5, 6, 5, EOS], [7, 8, 7, 8, EOS]]
     assert kept[0].tolist() == [-1, -3, -4, -7, 0, 0, 0, 0]
     assert kept[1].tolist() == [-9, -10, -11, -12, -13, 0, 0, 0]
-    assert all(torch.equal(a, b) for a, b in zip(symbols.collapsed(ids, kept, PAD), (ids, kept), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(symbols.collapsed(ids, kept, SYMBOLS), (ids, kept), strict=True))
+
+
+def test_collapsed_reads_what_is_read() -> None:
+    """LANMT-36: a repeat across ``</s>``, which no text shows, is one; the last ``</s>`` stays."""
+    tokens = torch.tensor([[5, EOS, 5, EOS, EOS, 6], [EOS, EOS, 5, BOS, 5, EOS]])
+    ids, _ = symbols.collapsed(tokens, torch.zeros(2, 6), SYMBOLS)
+    assert [[t for t in row if t != PAD] for row in ids.tolist()] == [[5, EOS, EOS, 6], [EOS, 5, BOS, EOS]]
 
 
 def test_collapsed_leaves_its_arguments_alone() -> None:
     tokens, scores = torch.tensor([[5, 5, PAD]]), torch.tensor([[-1.0, -2.0, 0.0]])
-    symbols.collapsed(tokens, scores, PAD)
+    symbols.collapsed(tokens, scores, SYMBOLS)
     assert tokens.tolist() == [[5, 5, PAD]] and scores.tolist() == [[-1.0, -2.0, 0.0]]
 
 

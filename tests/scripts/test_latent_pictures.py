@@ -37,13 +37,16 @@ def test_the_plane_holds_the_points_that_it_was_laid_through() -> None:
 
 
 def test_pictures_and_figures_are_made(refiner: Path, corpus: Path, data: Path, tmp_path: Path) -> None:
-    """Both kinds begin at the same place, and delta steps change what is said."""
+    """Both kinds begin at the same place, and delta steps change what is said: BLEU is that of fairseq-generate."""
     flags = ("--path", refiner, "--gen-subset", "test", *BOTH)
     ours = ("--output", tmp_path / "fig" / "x", "--reference", corpus / "test.tgt", "--steps", 2, "--sentence", 3)
     told = succeed(SCRIPT, "latents", data, *TASK, *flags, *ours)
     rows = [line.split() for line in told.lines if line.split()[:1] in (["score"], ["delta"])]
     assert [row[:2] for row in rows] == [[kind, str(step)] for kind in ("score", "delta") for step in range(3)]
     assert rows[0][2:] == rows[3][2:] and rows[3][2:] != rows[4][2:]
+    decode = (*flags, "--iter-decode-max-iter", 2, "--latent-inference", "delta", "--scoring", "sacrebleu")
+    said = succeed("fairseq-generate", data, *TASK, *decode)
+    assert f"BLEU = {rows[-1][-1]} " in "\n".join(said.lines)
     for name in ("plane", "bound", "bleu"):
         for kind in ("png", "svg"):
             assert (tmp_path / "fig" / f"x.{name}.{kind}").stat().st_size > 1000
@@ -67,7 +70,12 @@ def test_delta_steps_are_drawn_without_a_refiner(
 
 
 @pytest.mark.parametrize(
-    ("flags", "word"), [(("--sentence", 600), "--sentence 600"), (("--reference", "gone"), "gone")]
+    ("flags", "word"),
+    [
+        (("--sentence", 600), "--sentence 600"),
+        (("--reference", "gone"), "gone"),
+        (("--iter-decode-max-iter", 3), "--iter-decode-max-iter"),
+    ],
 )
 def test_what_cannot_be_drawn_is_one_line(flags: Any, word: str, refiner: Path, data: Path, tmp_path: Path) -> None:
     ours = ("--path", refiner, *BOTH, "--output", tmp_path / "x", *flags)

@@ -495,6 +495,17 @@ def test_a_training_with_other_flags_or_data_starts_afresh(line: str, bash: Bash
     assert not (trained / "models" / "tiny" / "checkpoint_1_5.pt").exists()
 
 
+@pytest.mark.parametrize("flag", ["--latent-model", "--finetune-from-model"])
+def test_a_training_on_a_model_trained_anew_starts_afresh(flag: str, bash: Bash, trained: Path) -> None:
+    base, line = trained / "base.pt", f"train above bin {flag} base.pt"
+    base.write_text("a")
+    for _ in range(2):
+        assert bash(line, STUBS).code == 0
+    base.write_text("b")
+    assert bash(line, STUBS).code == 0
+    assert begins(trained)[1:] == ["begins at 0", "begins at 10", "begins at 0"]
+
+
 def test_a_training_on_data_made_anew_starts_afresh(bash: Bash, trained: Path) -> None:
     os.utime(trained / "bin", (1_000_001, 1_000_001))
     assert bash("train tiny bin --lr 1", STUBS).code == 0

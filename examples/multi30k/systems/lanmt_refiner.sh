@@ -4,27 +4,20 @@
 
 lanmt_refiner_data=(distilled)
 lanmt_refiner_after=lanmt_continuous # which is trained first: it stands on it
+lanmt_refiner_beside=lanmt_refiner_energy
 lanmt_refiner_base=(--arch lanmt_refiner_wmt14_en_de --criterion score_matching
   --latent-model "$MODELS/base-lanmt_continuous.pt")
 lanmt_refiner_shown=(--iter-decode-max-iter 4)
 
 lanmt_refiner_train() {
-  local kind name
-  for kind in energy score; do
-    name=$2
-    [[ $kind == score ]] || name=${2/refiner/refiner-energy}
-    train "$name" "$1" "${TASK[@]}" "${UPDATES[@]}" --arch lanmt_refiner_small --criterion score_matching --refiner "$kind" \
-      --latent-model "$MODELS/lanmt_continuous-distilled.pt" --dropout 0.1 --lr 1e-3 --max-update 3000 \
-      --rollout-start 1500 --eval-bleu-args '{"iter_decode_max_iter": 1}' "${DEVICE[@]/--cpu/--cpu-autocast}" \
-      "${@:3}"
-  done
+  train_refiner score "$@"
 }
 
 lanmt_refiner_rows() {
   local kind steps id curve model
   for kind in energy score; do
     model=lanmt_refiner-distilled
-    [[ $kind == score ]] || model=lanmt_refiner-energy-distilled
+    [[ $kind == score ]] || model=lanmt_refiner_energy-distilled
     curve=(--curve "$MODELS/$model.curve.json" --baseline beam3)
     for steps in 1 2 4; do
       id=cont-$kind$steps
