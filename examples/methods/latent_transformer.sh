@@ -8,6 +8,6 @@ FINETUNE=("${FLAGS[@]}" --budget 0 --lr 1e-4 --lr-scheduler fixed --warmup-updat
 DECODES=(
   "lanmt-prior --iter-decode-max-iter 0"
   "lanmt-delta1 --iter-decode-max-iter 1"
-  "lanmt-search-own --iter-decode-max-iter 1 --decode-samples 50"
-  "lanmt-search --iter-decode-max-iter 1 --decode-samples 50 --iter-decode-with-external-reranker"
+  "lanmt-search-own --iter-decode-max-iter 1 --decode-samples 50 --rescore-norm sum"
+  "lanmt-search --iter-decode-max-iter 1 --decode-samples 50 --rescore-norm sum --iter-decode-with-external-reranker"
 )

@@ -53,7 +53,7 @@ class TranslationNarConfig(TranslationConfig):
     gold_target_len: bool = field(
         default=False, metadata={"help": "decode with the reference's length, or a window of candidates around it"}
     )
-    collapse_repeats: bool = field(default=False, metadata={"help": "drop tokens equal to their left neighbour"})
+    collapse_repeats: bool = field(default=False, metadata={"help": "drop words equal to the word before, once chosen"})
     decode_samples: int = field(
         default=0,
         metadata={
