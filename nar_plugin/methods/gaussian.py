@@ -3,8 +3,6 @@
 Shapes: ``(B, P, Z)``, P positions. All in float32, whatever the network computes in.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,11 +28,6 @@ def divergence(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> 
     """KL(q ‖ p) in nats at each position, summed over dimensions: (B, P)."""
     ratio = (std_q / std_p).square()
     return 0.5 * (ratio + ((mean_q - mean_p) / std_p).square() - 1 - ratio.log()).sum(-1)
-
-
-def log_density(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """log N(z; mean, std) in nats at each position, summed over dimensions: (B, P)."""
-    return -(0.5 * ((z - mean) / std).square() + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
 def draws(keys: Tensor, positions: int, size: int) -> Tensor:

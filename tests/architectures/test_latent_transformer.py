@@ -6,6 +6,7 @@ from typing import Any, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributions import Normal
 
 from nar_plugin.criterions.elbo_length import ElboLengthCriterion
 from nar_plugin.methods import gaussian, noise
@@ -319,7 +320,7 @@ def test_the_bound_is_no_more_than_the_importance_weighted_one(trained: Any) -> 
         latents = mean + std * gaussian.draws(keys, mean.size(1), mean.size(2))
         states = trained.decode(encoded, trained.lift(latents), is_token.sum(1), is_token.size(1), is_token)
         log_probs = trained.project(states).log_softmax(-1).gather(2, begun[..., None])[..., 0]
-        ratio = gaussian.log_density(latents, encoded.mean, encoded.std) - gaussian.log_density(latents, mean, std)
+        ratio = (Normal(encoded.mean, encoded.std).log_prob(latents) - Normal(mean, std).log_prob(latents)).sum(-1)
         weights.append((log_probs * is_token).sum(1) + (ratio * encoded.is_source).sum(1))
     drawn = torch.stack(weights)
     elbo, bound = drawn.mean(0), drawn.logsumexp(0) - torch.tensor(64.0).log()

@@ -36,12 +36,6 @@ def test_the_standard_deviation_is_the_softplus_and_has_a_floor() -> None:
     assert bool(kl.isfinite().all())
 
 
-def test_the_density_is_that_of_torch() -> None:
-    mean, std = parameters(3)
-    z = torch.randn(3, 5, 4)
-    torch.testing.assert_close(gaussian.log_density(z, mean, std), Normal(mean, std).log_prob(z).sum(-1))
-
-
 def test_draws_are_standard_normal_and_hang_on_key_and_place_alone() -> None:
     """LANMT-2: the moments of N(0, 1); the same number whatever follows it or stands in the batch."""
     keys = torch.arange(4000)
