@@ -173,10 +173,28 @@ train_latent() {
 }
 FREE_UPDATES=6000
 
-# train_refiner KIND DATA NAME FLAGS...: the score or the energy of lanmt_continuous
+# gap_latent ID METHOD: is it the length? Or what may be decoded but is not taught: repeats.
+gap_latent() {
+  local id=$1 model=(--baseline beam3 --path "$MODELS/$2-distilled.pt" --stop-rule none)
+  row "$id-prior-gold" distilled "${model[@]}" --iter-decode-max-iter 0 --gold-target-len
+  row "$id-delta-gold" distilled "${model[@]}" --iter-decode-max-iter 1 --gold-target-len
+  row "$id-delta-collapsed" distilled "${model[@]}" --iter-decode-max-iter 1 --collapse-repeats
+}
+
+# time_latent ID MODEL TRAINED N: rows of 0, 1 and 4 delta steps
+time_latent() {
+  local steps
+  for steps in 0 1 4; do
+    row "$1-delta$steps" "$3" --path "$2" --iter-decode-max-iter "$steps" --stop-rule none --gold-target-len
+  done
+}
+
+# train_refiner KIND DATA NAME FLAGS...: the score or the energy of lanmt_continuous, from points near the prior's mean: of
+# so few updates those from afar would take most
 train_refiner() {
-  train "$3" "$2" "${TASK[@]}" "${UPDATES[@]}" --arch lanmt_refiner_small --criterion score_matching --refiner "$1" \
-    --latent-model "$MODELS/lanmt_continuous-distilled.pt" --dropout 0.1 --lr 1e-3 --max-update 3000 \
+  AVERAGE='' train "$3" "$2" "${TASK[@]}" "${UPDATES[@]}" --arch lanmt_refiner_small --criterion score_matching \
+    --refiner "$1" --latent-model "$MODELS/lanmt_continuous-distilled.pt" --dropout 0.1 --start-noise 0.3 \
+    --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 300 --total-num-update 3000 --max-update 3000 \
     --rollout-start 1500 --eval-bleu-args '{"iter_decode_max_iter": 1}' "${DEVICE[@]/--cpu/--cpu-autocast}" "${@:4}"
 }
 

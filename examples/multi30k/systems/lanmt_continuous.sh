@@ -17,16 +17,6 @@ lanmt_continuous_rows() {
   for steps in 2 4; do row "cont-delta$steps" distilled "${model[@]}" --iter-decode-max-iter "$steps"; done
 }
 
-lanmt_continuous_gap() {
-  local model=(--baseline beam3 --path "$MODELS/lanmt_continuous-distilled.pt" --stop-rule none)
-  row cont-prior-gold distilled "${model[@]}" --iter-decode-max-iter 0 --gold-target-len
-  row cont-delta-gold distilled "${model[@]}" --iter-decode-max-iter 1 --gold-target-len
-  row cont-delta-collapsed distilled "${model[@]}" --iter-decode-max-iter 1 --collapse-repeats
-}
+lanmt_continuous_gap() { gap_latent cont lanmt_continuous; }
 
-lanmt_continuous_timed() {
-  local steps
-  for steps in 0 1 4; do
-    row "cont-delta$steps" "$2" --path "$1" --iter-decode-max-iter "$steps" --stop-rule none --gold-target-len
-  done
-}
+lanmt_continuous_timed() { time_latent cont "$@"; }

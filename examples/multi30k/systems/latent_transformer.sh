@@ -26,17 +26,6 @@ latent_transformer_rows() {
     --path "$MODELS/latent_transformer-distilled.pt:$MODELS/teacher.pt"
 }
 
-# Is it the length? Or what may be decoded but not trained: repeats.
-latent_transformer_gap() {
-  local model=(--baseline beam3 --path "$MODELS/latent_transformer-distilled.pt" --stop-rule none)
-  row lanmt-prior-gold distilled "${model[@]}" --iter-decode-max-iter 0 --gold-target-len
-  row lanmt-delta1-gold distilled "${model[@]}" --iter-decode-max-iter 1 --gold-target-len
-  row lanmt-delta1-collapsed distilled "${model[@]}" --iter-decode-max-iter 1 --collapse-repeats
-}
+latent_transformer_gap() { gap_latent lanmt latent_transformer; }
 
-latent_transformer_timed() {
-  local steps
-  for steps in 0 1 4; do
-    row "lanmt-delta$steps" "$2" --path "$1" --iter-decode-max-iter "$steps" --stop-rule none --gold-target-len
-  done
-}
+latent_transformer_timed() { time_latent lanmt "$@"; }
