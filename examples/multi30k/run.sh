@@ -65,6 +65,7 @@ SEARCH=(--lenpen 1.5) # of the teacher's beams; chosen on the valid set among 1,
 #   <method>_rows                           calls  row ID WORDS-OF-TRAINING FLAGS...  for each row with a score
 #   <method>_gap                            likewise, if there is one, for what explains a gap to the teacher: a table apart
 #   <method>_shown=(FLAGS)                  decodes the sentences that are shown pass by pass, if any are
+#   <method>_pictured=N                     sentence N (0 is the first) is the one whose latents are drawn, if it has any
 #   <method>_timed MODEL TRAINED N          likewise for rows of times alone, with N tokens a hypothesis
 #   <method>_base=(FLAGS)                   fairseq-train's, for the model of base size that is timed untrained
 read -ra METHODS <<<"${METHODS:-$(cd "$HERE/systems" && printf '%s ' *.sh | sed 's/\.sh//g')}"
@@ -293,6 +294,15 @@ show() {
     --bpe-codes "$OUT/codes" "${arguments[@]}" --html "$RESULTS/refinement/$method.html"
 }
 
+# picture METHOD: how latents are refined: of one sentence, and the bound and BLEU of all by the number of steps
+picture() {
+  local sentence=${1}_pictured
+  python scripts/report.py latents "$OUT/bin" "${DECODE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" \
+    --gen-subset test --batch-size 100 --remove-bpe --path "$MODELS/$1-distilled.pt" --reference "$RAW/test.$TARGET" \
+    --sentence "${!sentence}" --output "$RESULTS/figures/$1" 2>"$OUT/logs/latents.log" ||
+    fail "report.py latents failed; see $OUT/logs/latents.log"
+}
+
 # As many hypotheses as sources, whatever the size of a batch; equal check sums say that they are the same ones.
 count() {
   local split size hypotheses=$OUT/hypotheses.tmp
@@ -405,6 +415,12 @@ fi
 for method in "${METHODS[@]}"; do
   declare -p "${method}_shown" >/dev/null 2>&1 || continue
   step "show-$method" from "$MODELS/$method-distilled.pt" to "$RESULTS/refinement/$method.html" -- show "$method"
+done
+for method in "${METHODS[@]}"; do
+  declare -p "${method}_pictured" >/dev/null 2>&1 || continue
+  pictures=("$RESULTS/figures/$method".{plane,bound,bleu})
+  step "latents-$method" from "$OUT/bin" "$MODELS/$method-distilled.pt" to "${pictures[@]/%/.png}" "${pictures[@]/%/.svg}" -- \
+    picture "$method"
 done
 if [[ -n $RETRAIN ]]; then
   step nbest from "$MODELS/teacher.pt" to "$OUT/nbest/nbest.gz" -- \

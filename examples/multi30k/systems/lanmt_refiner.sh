@@ -7,6 +7,7 @@ lanmt_refiner_after=lanmt_continuous # which is trained first: it stands on it
 lanmt_refiner_beside=lanmt_refiner_energy
 lanmt_refiner_base=(--arch lanmt_refiner_wmt14_en_de --criterion score_matching
   --latent-model "$MODELS/base-lanmt_continuous.pt")
+lanmt_refiner_pictured=2
 lanmt_refiner_shown=(--iter-decode-max-iter 4)
 
 lanmt_refiner_train() {

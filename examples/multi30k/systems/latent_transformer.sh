@@ -3,6 +3,7 @@
 
 latent_transformer_data=(distilled)
 latent_transformer_base=(--share-all-embeddings --arch lanmt_wmt14_en_de --criterion elbo_length)
+latent_transformer_pictured=2
 latent_transformer_shown=(--iter-decode-max-iter 4)
 latent_transformer_best=(--iter-decode-max-iter 2)
 
