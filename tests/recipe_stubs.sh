@@ -64,6 +64,10 @@ python() {
   stem=$(_value_of --figure "$@")
   if [[ $1 == */report.py && -n $stem ]]; then stem=$out; fi
   if [[ -n $stem ]]; then _leave "$stem.png" && _leave "$stem.svg" && return; fi
+  if [[ $1 == */report.py && $2 == latents ]]; then
+    for figure in plane bound bleu; do _leave "$out.$figure.png" && _leave "$out.$figure.svg"; done
+    return
+  fi
   case ${1##*/} in
     make_corpus.py) for split in train valid test; do
       for lang in en de; do _leave "$(_value_of --out "$@")/$split.$lang"; done

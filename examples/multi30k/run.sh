@@ -195,8 +195,8 @@ time_latent() {
 train_refiner() {
   AVERAGE='' train "$3" "$2" "${TASK[@]}" "${UPDATES[@]}" --arch lanmt_refiner_small --criterion score_matching \
     --refiner "$1" --latent-model "$MODELS/lanmt_continuous-distilled.pt" --dropout 0.1 --start-noise 0.3 \
-    --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 300 --total-num-update 3000 --max-update 3000 \
-    --rollout-start 1500 --eval-bleu-args '{"iter_decode_max_iter": 1}' "${DEVICE[@]/--cpu/--cpu-autocast}" "${@:4}"
+    --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 300 --total-num-update 5000 --max-update 5000 \
+    --rollout-start 2500 --eval-bleu-args '{"iter_decode_max_iter": 1}' "${DEVICE[@]/--cpu/--cpu-autocast}" "${@:4}"
 }
 
 train_teacher() { TO_RELEASE=1 train teacher "$OUT/bin" "$@"; }
