@@ -164,6 +164,8 @@ def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recip
                 assert_parses(["fairseq-generate", "data", *shlex.split(benchmark.system_of("a", flags).flags)])
     if recipe in CORPORA:
         assert_every_architecture_is_trained(commands, recipe.parent.name)
+    if recipe == MULTI30K:
+        assert_seeds_are_trained_and_measured(commands)
     again = recorded(recipe, tmp_path, *whole)[len(commands) :]
     last = "report.py" if whole else "expected.py"
     assert [Path(command[0]).name for command in again] == [last], "a finished step was done again"
@@ -172,6 +174,22 @@ def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recip
 def assert_every_architecture_is_trained(commands: List[List[str]], size: str) -> None:
     archs = {command[command.index("--arch") + 1] for command in commands if "--arch" in command}
     assert {f"{name}_{size}" for name in ARCHITECTURES} <= archs, "a 5_*.sh is missing"
+
+
+def assert_seeds_are_trained_and_measured(commands: List[List[str]]) -> None:
+    trainings = {Path(option(command, "--save-dir")).name: command for command in commands if "--arch" in command}
+    measured = " ".join(word for command in commands if command[0].endswith("benchmark.py") for word in command)
+    seeded = {name: command for name, command in trainings.items() if "-seed" in name}
+    assert seeded
+    for name, command in seeded.items():
+        plain = trainings[name[: name.index("-seed")]]
+        assert option(command, "--seed") == name[name.index("-seed") + 5 :] != option(plain, "--seed")
+        assert f"{name}.pt" in measured
+
+
+def option(command: List[str], name: str) -> str:
+    """Its last value, which is the one that counts."""
+    return command[len(command) - command[::-1].index(name)]
 
 
 @pytest.mark.parametrize(

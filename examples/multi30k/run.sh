@@ -60,10 +60,11 @@ SEARCH=(--lenpen 1.5) # of the teacher's beams; chosen on the valid set among 1,
 #   <method>_data=(raw distilled)           what it is trained on
 #   <method>_train DATA NAME FLAGS...       trains on the binarised DATA into models/NAME.pt
 #   <method>_after=METHOD                   if it stands on another method's model
+#   <method>_seeds=(2 3)                    if what its rows show may be chance: it is trained from these seeds too
 #   <method>_beside=METHOD                  if its rows show another method's model too, which then has none of its own
 #   <method>_best=(FLAGS)                   decodes as well as it can, whatever the time, if it can be learnt by heart
 #   <method>_rows                           calls  row ID WORDS-OF-TRAINING FLAGS...  for each row with a score
-#   <method>_gap                            likewise, if there is one, for what explains a gap to the teacher: a table apart
+#   <method>_gap                            likewise, if there is one, for what explains those rows: a table apart
 #   <method>_shown=(FLAGS)                  decodes the sentences that are shown pass by pass, if any are
 #   <method>_pictured=N                     sentence N (0 is the first) is the one whose latents are drawn, if it has any
 #   <method>_timed MODEL TRAINED N          likewise for rows of times alone, with N tokens a hypothesis
@@ -144,17 +145,27 @@ pack() {
       --forget-paths --output "$MODELS/teacher.pt")"
 }
 
+# models_of METHOD WORD: a line each, its name and, but for the first, the seed that it is trained from
+models_of() {
+  local -n seeds=$1_seeds
+  local seed
+  echo "$1-$2"
+  for seed in ${seeds:+"${seeds[@]}"}; do echo "$1-$2-seed$seed $seed"; done
+}
+
 # students WORD [after]: the trainings of all methods on raw or on distilled data, for  together;  after: of those that stand
 # on another's model, and no others
 students() {
-  local data=$OUT/bin method base
+  local data=$OUT/bin method base name seed
   [[ $1 == raw ]] || data=$OUT/bin-$1
   for method in "${METHODS[@]}"; do
     local -n trained_on=${method}_data
     base=${method}_after
     if [[ " ${trained_on[*]} " == *" $1 "* && ${!base:+after} == "${2:-}" ]]; then
-      JOBLIST+=(: step "$method-$1" from "$data" ${!base:+"$MODELS/${!base}-$1.pt"} to "$MODELS/$method-$1.pt" -- \
-        "${method}_train" "$data" "$method-$1")
+      while read -r name seed; do
+        JOBLIST+=(: step "$name" from "$data" ${!base:+"$MODELS/${!base}-$1.pt"} to "$MODELS/$name.pt" -- \
+          "${method}_train" "$data" "$name" ${seed:+--seed "$seed"})
+      done < <(models_of "$method" "$1")
     fi
   done
 }
@@ -399,7 +410,9 @@ done
 for method in "${METHODS[@]}"; do
   declare -F "${method}_gap" >/dev/null || continue
   SEAL="$(declare -f "${method}_gap") ${DECODE[*]} ${SEARCH[*]} ${ALLOW_NOISE:-}"
-  step "gap-$method" from "$MODELS/teacher.pt" "$MODELS/$method-distilled.pt" to "$RESULTS/results/$method.gap.json" -- \
+  trained=()
+  while read -r name _; do trained+=("$MODELS/$name.pt"); done < <(models_of "$method" distilled)
+  step "gap-$method" from "$MODELS/teacher.pt" "${trained[@]}" to "$RESULTS/results/$method.gap.json" -- \
     measure "$method.gap" "${method}_gap"
 done
 SEAL=''

@@ -3,6 +3,7 @@
 
 lanmt_refiner_energy_data=(distilled)
 lanmt_refiner_energy_after=lanmt_continuous
+lanmt_refiner_energy_seeds=(2 3)
 
 lanmt_refiner_energy_train() {
   train_refiner energy "$@"
