@@ -48,25 +48,22 @@ step bpe from "$RAW/corpus.json" to "$OUT/codes" "$BPE"/{train,valid,test}.{en,d
 step binarise from "$OUT/codes" to "$OUT/bin/dict.en.txt" "$OUT/bin/train.en-de.de.bin" -- \
   binarise "$OUT/bin" --trainpref "$BPE/train" "${SPLITS[@]}"
 
-# One core for the teacher, the other for the first student on raw data, which needs no teacher.
-leader=${METHODS[0]}
+models=("$OUT/models/teacher.pt") raw=() distilled=()
+for method in "${METHODS[@]}"; do
+  models+=("$OUT/models/$method-raw.pt" "$OUT/models/$method-distilled.pt")
+  raw+=(: step "$method-raw" from "$OUT/bin" to "$OUT/models/$method-raw.pt" -- \
+    "${method}_train" "$OUT/bin" "$method-raw")
+  distilled+=(: step "$method-distilled" from "$OUT/bin-distilled" to "$OUT/models/$method-distilled.pt" -- \
+    "${method}_train" "$OUT/bin-distilled" "$method-distilled")
+done
+# One core for the teacher, the other for the students on raw data, which need no teacher.
 together step teacher from "$OUT/bin" to "$OUT/models/teacher.pt" -- \
-  train teacher "$OUT/bin" "${COMMON[@]}" "${TEACHER[@]}" : \
-  step "$leader-raw" from "$OUT/bin" to "$OUT/models/$leader-raw.pt" -- "${leader}_train" "$OUT/bin" "$leader-raw"
+  train teacher "$OUT/bin" "${COMMON[@]}" "${TEACHER[@]}" "${raw[@]}"
 step distil from "$OUT/models/teacher.pt" to "$DISTILLED"/{train.en,train.de,manifest.json} -- \
   distil "$DISTILLED" --beam 5 --max-tokens 4000
 step binarise-distilled from "$DISTILLED/manifest.json" to "$OUT/bin-distilled/train.en-de.de.bin" -- \
   binarise "$OUT/bin-distilled" --trainpref "$DISTILLED/train" --srcdict "$OUT/bin/dict.en.txt" "${SPLITS[@]}"
-models=("$OUT/models/teacher.pt")
-for method in "${METHODS[@]}"; do
-  models+=("$OUT/models/$method-raw.pt" "$OUT/models/$method-distilled.pt")
-  if [[ $method != "$leader" ]]; then
-    step "$method-raw" from "$OUT/bin" to "$OUT/models/$method-raw.pt" -- \
-      "${method}_train" "$OUT/bin" "$method-raw"
-  fi
-  step "$method-distilled" from "$OUT/bin-distilled" to "$OUT/models/$method-distilled.pt" -- \
-    "${method}_train" "$OUT/bin-distilled" "$method-distilled"
-done
+together "${distilled[@]}"
 
 # On a busy machine the times are marked, not refused: a quickstart is no place to insist.
 measure() {
@@ -82,6 +79,6 @@ say "a sentence of your own (from $ROOT)"
 cat <<TEXT
 echo "The concert in Norway takes place on May 6 at 9:00 AM." | .venv/bin/fairseq-interactive $OUT/bin \\
   ${DECODE[*]} --source-lang en --target-lang de --iter-decode-max-iter 3 \\
-  --path $OUT/models/$leader-distilled.pt \\
+  --path $OUT/models/${METHODS[0]}-distilled.pt \\
   --tokenizer moses --bpe subword_nmt --bpe-codes $OUT/codes 2>/dev/null | grep ^D-
 TEXT
