@@ -169,6 +169,10 @@ def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recip
     again = recorded(recipe, tmp_path, *whole)[len(commands) :]
     last = "report.py" if whole else "expected.py"
     assert [Path(command[0]).name for command in again] == [last], "a finished step was done again"
+    if recipe == MULTI30K:
+        next(tmp_path.rglob("lanmt_refiner_energy-distilled-seed3.pt")).unlink()
+        with pytest.raises(AssertionError, match="gap-lanmt_refiner needs .*energy-distilled-seed3"):
+            recorded(recipe, tmp_path, "--only", "gap-lanmt_refiner")
 
 
 def assert_every_architecture_is_trained(commands: List[List[str]], size: str) -> None:

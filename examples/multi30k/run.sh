@@ -410,8 +410,10 @@ done
 for method in "${METHODS[@]}"; do
   declare -F "${method}_gap" >/dev/null || continue
   SEAL="$(declare -f "${method}_gap") ${DECODE[*]} ${SEARCH[*]} ${ALLOW_NOISE:-}"
-  trained=()
-  while read -r name _; do trained+=("$MODELS/$name.pt"); done < <(models_of "$method" distilled)
+  trained=() beside=${method}_beside
+  for name in "$method" ${!beside:+"${!beside}"}; do
+    while read -r name _; do trained+=("$MODELS/$name.pt"); done < <(models_of "$name" distilled)
+  done
   step "gap-$method" from "$MODELS/teacher.pt" "${trained[@]}" to "$RESULTS/results/$method.gap.json" -- \
     measure "$method.gap" "${method}_gap"
 done
