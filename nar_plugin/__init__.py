@@ -10,9 +10,9 @@ compat.apply()
 
 from .architectures import (  # noqa: E402,F401
     iterative_refinement,
+    lanmt,
     lanmt_continuous,
     lanmt_refiner,
-    latent_transformer,
     mask_predict,
 )
 from .criterions import elbo_length, score_matching, token_length  # noqa: E402,F401

@@ -1,6 +1,6 @@
 """The only file that knows versions of fairseq, torch, numpy and Python.
 
-What is broken in the host today and mended here, once, by ``apply`` (called when the plugin is imported):
+What is broken in the host today and repaired here, once, by ``apply`` (called when the plugin is imported):
 
 * fairseq-fixed 0.12.3.1 reads checkpoints by a bare ``torch.load``, which since torch 2.6 refuses everything but
   tensors. Checkpoints of fairseq hold a few harmless types more; these and no others are allowed. A checkpoint that
@@ -21,20 +21,22 @@ import json
 import pickle
 import re
 import sys
+from dataclasses import fields
 from typing import Any, Callable, Dict, List
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, models
 from fairseq.dataclass import utils as dataclass_utils
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import OmegaConf, open_dict
 
 from .methods.contract import UsageError
 
 __all__ = [
-    *("UsageError", "apply", "build_model", "load_checkpoint", "load_model", "load_weights", "model_options"),
-    *("registered_model", "tolerate_bad_text"),
+    *("UsageError", "apply", "build_model", "decode_flags", "load_checkpoint", "load_model", "load_weights"),
+    *("model_options", "registered_model", "tolerate_bad_text"),
 ]
 
 
@@ -116,6 +118,25 @@ def load_weights(model: torch.nn.Module, state: Dict[str, Any], path: str) -> No
         raise UsageError(f"{path} does not fit these dictionaries or options: {_one_line(error)}") from None
 
 
+NO_DECODE_FLAGS = frozenset(
+    {
+        "_name",
+        "beam",  # so common in recipes that it only warns
+        *("beam_mt", "max_len_a_mt", "max_len_b_mt", "lenpen_mt"),  # speech only
+        "no_beamable_mm",  # how a beam search computes, not what
+        "sacrebleu",  # how fairseq-generate scores
+        "no_seed_provided",  # set by the host itself
+    }
+)
+"""Options of fairseq's generation group that change nothing in what a parallel decode gives."""
+
+
+def decode_flags() -> Dict[str, Any]:
+    """fairseq's decode flags, with their default values."""
+    options = {field.name: field.default for field in fields(GenerationConfig)}
+    return {name: value for name, value in options.items() if name not in NO_DECODE_FLAGS}
+
+
 def registered_model(arch: str) -> Any:
     """The model class behind ``--arch``, None where there is none."""
     return models.ARCH_MODEL_REGISTRY.get(arch)
@@ -191,7 +212,7 @@ def _preset_before_defaults(merge: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(merge)
     def merge_with_parent(dc: Any, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         name = cfg.get("_name")
-        if hasattr(registered_model(name), "decode_flags") and name in models.ARCH_CONFIG_REGISTRY:
+        if hasattr(registered_model(name), "decode_options") and name in models.ARCH_CONFIG_REGISTRY:
             given: Any = OmegaConf.to_container(cfg)
             filled = argparse.Namespace(**given)
             models.ARCH_CONFIG_REGISTRY[name](filled)
@@ -216,7 +237,7 @@ def tolerate_bad_text() -> None:
 
 
 def apply() -> None:
-    """Mend the host. Safe to call more than once."""
+    """Repair the host. Safe to call more than once."""
     if hasattr(checkpoint_utils.load_checkpoint_to_cpu, "__wrapped__"):
         return
     checkpoint_utils.load_checkpoint_to_cpu = _guarded_read(checkpoint_utils.load_checkpoint_to_cpu)

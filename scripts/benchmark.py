@@ -6,7 +6,7 @@
                           --task translation_nar --iter-decode-max-iter 3 --iter-decode-with-beam 2"
 
 A system is an id and the flags of fairseq-generate as one would type them, and three more: --train WORDS (what it was
-trained on), --baseline NAME (which of the teacher's searches its speed is compared with, beam5 if not said) and
+trained on), --baseline NAME (which of the teacher's searches its speed is compared with, by default beam5) and
 --curve FILE (of training_curve.py: whether it has converged). --teacher stands for the systems ar-greedy, ar-beam3 and
 ar-beam5, and ar-beam4 where it is named. Hypotheses lose subword-nmt's marks and are detokenised by Moses, whatever the
 flags say of it.

@@ -1,4 +1,4 @@
-"""The two ends of scripts/distill.sh: is the text what was binarised, and what the teacher said as a training set.
+"""The two ends of scripts/distill.sh: is the text what was binarised, and the teacher's output as a training set.
 
 `check` compares the text with the binarised data before the teacher starts. `collect` puts the answers of all shards
 back into the order of the text: one line for each line, the original target where the teacher gave no usable answer.

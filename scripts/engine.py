@@ -65,12 +65,11 @@ def replay(calls: List[Call]) -> None:
 
 
 def forward_passes(models: Sequence[Any]) -> List[Place]:
-    """Where the passes of a decode are made: the model's own functions, and the halves of a teacher that rescores."""
+    """Where the passes of a decode are made: the model's networks, and the halves of a teacher that rescores."""
     model, teachers = models[0], models[1:]
-    parts = [part for part in (model, getattr(model, "latent", None)) if part is not None]
-    places = [(part, name) for part in parts for name in ("encode", "decode", "project") if hasattr(part, name)]
-    places += [(module, "forward") for module in model.counted.values()]
-    return places + [(half, "forward") for teacher in teachers for half in (teacher.encoder, teacher.decoder)]
+    modules = [one.module for one in model.passes.values()]
+    modules += [half for teacher in teachers for half in (teacher.encoder, teacher.decoder)]
+    return [(module, "forward") for module in dict.fromkeys(modules)]
 
 
 def parsed(program: str, argv: List[str]) -> Any:
@@ -149,18 +148,25 @@ class Engine:
         refined = json.loads(options.get("latent_options") or "{}")  # of the model that this one stands on
         width = options.get("encoder_embed_dim") or refined.get("encoder_embed_dim", 0)
         progress = (state.get("extra_state") or {}).get("train_iterator", {})
-        begun = progress.get("iterations_in_epoch")  # 0: the epoch is the next one, of which nothing is done
+        done = progress.get("iterations_in_epoch")  # 0: the epoch is the next one, of which nothing is done
         return {
             "arch": str(options.get("_name") or options.get("arch")),
             "size": "base" if width >= BASE_WIDTH else "small",
             "updates": (state.get("optimizer_history") or [{}])[-1].get("num_updates"),
-            "epochs": progress["epoch"] - (not begun) if "epoch" in progress else None,
+            "epochs": progress["epoch"] - (not done) if "epoch" in progress else None,
             "seed": state["cfg"]["common"]["seed"],
             "device": "gpu" if self.is_gpu else "cpu",
             "target_lang": self.task.cfg.target_lang,
             "checkpoint": self.paths[0],
-            "source_lengths": [int(size) - 1 for size in self.dataset.src_sizes],
+            "source_lengths": self.source_lengths(),
         }
+
+    def source_lengths(self) -> List[int]:
+        """Of every sentence without its end symbol; of sources that are no text, what their dataset calls tokens."""
+        sizes = getattr(self.dataset, "src_sizes", None)
+        if sizes is None:
+            return [int(self.dataset.num_tokens(i)) for i in range(len(self.dataset))]
+        return [int(size) - 1 for size in sizes]
 
     def batches(self) -> Any:
         from fairseq import utils

@@ -13,7 +13,6 @@ text, its BLEU.
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -40,80 +39,75 @@ class Refined:
     """The model of an engine, step by step. ``latent``: it, or the latent model that a refiner stands on."""
 
     def __init__(self, engine: Engine) -> None:
-        from nar_plugin.generators.factory import flag, given
+        from nar_plugin.compat import decode_flags
+        from nar_plugin.generators.factory import given
+        from nar_plugin.methods.options import LatentSearch, about_of
 
         self.engine, self.model = engine, engine.models[0]
-        self.kinds = tuple(kind for kind in getattr(self.model, "inferences", ()) if kind != "mean")
-        if not self.kinds:
+        if not issubclass(self.model.decode_options, LatentSearch):
             raise BenchmarkError(
                 f"{engine.paths[0]} has no latents to refine; lanmt_refiner has, and what it stands on"
             )
-        idle = given(engine.cfg.generation, engine.task.cfg) - {"latent_step_size"}
+        abouts = about_of(self.model.decode_options)
+        self.kinds = tuple(kind for kind in abouts["latent_inference"].choices if kind != "mean")
+        flags = given(engine.cfg.generation, engine.task.cfg, decode_flags())
+        idle = sorted(flag for name, flag in flags.items() if name != "latent_step_size")
         if idle:
-            raise BenchmarkError(
-                f"{', '.join(map(flag, sorted(idle)))}: no effect here; --steps are those that are made"
-            )
-        self.latent = getattr(self.model, "latent", self.model)
-        self.options = {"latent_step_size": engine.task.cfg.latent_step_size}
+            raise BenchmarkError(f"{', '.join(idle)}: no effect here; --steps are those that are made")
+        self.options = {name: engine.task.cfg.latent_step_size for name in abouts if name == "latent_step_size"}
 
     @property
     def has_field(self) -> bool:
-        return self.model is not self.latent
+        return "latent_step_size" in self.options
 
-    def states(self, sample: Any, kind: str, steps: int, has_gold_length: bool = False) -> List[Any]:
-        """The latent model's states after 0 … ``steps`` steps of one kind."""
-        from nar_plugin.methods.contract import Ask
+    def states(self, sample: Any, kind: str, steps: int, has_gold_length: bool = False) -> Tuple[Any, List[Any]]:
+        """The encoded sources, and the states after 0 … ``steps`` steps of one kind."""
+        from nar_plugin.methods.contract import Request
 
-        encoded = self.model.encode(sample["net_input"]["src_tokens"])
-        pad = self.latent.symbols.pad
-        lengths = (sample["target"] != pad).sum(1) if has_gold_length else None
-        ask = Ask(
-            n=1, seeds=lambda: torch.empty(0), lengths=lengths, options={**self.options, "latent_inference": kind}
-        )
-        state = self.model.start(encoded, self.model.propose(encoded, ask))
-        found = [state]
+        encoded = self.model.encode(sample["net_input"])
+        lengths = (sample["target"] != self.model.symbols.pad).sum(1) if has_gold_length else None
+        options = self.model.decode_options(latent_inference=kind, **self.options)
+        request = Request(options=options, keys=lambda: encoded.keys, lengths=lengths)
+        found = [self.model.start(encoded, self.model.propose(encoded, request))]
         for step in range(steps):
             found.append(self.model.refine(found[-1], step + 1, steps))
-        return [state.latent for state in found] if self.has_field else found
+        return encoded, found
 
     @torch.no_grad()
     def paths(self, sentence: int, steps: int) -> Tuple[Paths, Any]:
         """The trajectories of one sentence, and its first state, for the field."""
         dataset = self.engine.dataset
         sample = self.engine.on_device(dataset.collater([dataset[sentence]]))
-        states = {kind: self.states(sample, kind, steps, has_gold_length=True) for kind in self.kinds}
+        states = {kind: self.states(sample, kind, steps, has_gold_length=True)[1] for kind in self.kinds}
         first = states[self.kinds[0]][0]
-        # a delta step goes to the posterior's mean, of the reference where that was said
-        posterior = self.latent.refine(replace(first, tokens=sample["target"]), 1, 1).latents
-        found = {kind: [state.latents[0].float().cpu() for state in row] for kind, row in states.items()}
+        posterior = self.model.posterior_latents(first, sample["target"])
+        found = {kind: [self.model.latents(state)[0].float().cpu() for state in row] for kind, row in states.items()}
         return Paths(found, posterior[0].float().cpu()), first
 
     @torch.no_grad()
     def field(self, first: Any, places: Tensor) -> Tensor:
         """The network's steps at (N, T, Z) latents of the sentence."""
-        model, rows = self.model, torch.zeros(len(places), dtype=torch.int64, device=first.latents.device)
-        encoded = first.encoded.select(rows)
-        memory = model.network.stack.project(encoded.states)
-        return model.network(places.to(first.latents), None, memory, encoded.mask).float().cpu()
+        return self.model.latent_steps(first, places.to(self.model.latents(first))).float().cpu()
 
     @torch.no_grad()
     def by_steps(self, steps: int, references: Sequence[str]) -> Dict[str, List[Tuple[float, float]]]:
         """By kind: (mean bound's proxy, BLEU) after 0 … ``steps`` steps; BLEU is NaN without references."""
-        latent, task = self.latent, self.engine.task
+        model, task = self.model, self.engine.task
         detokenize = detokenizer(task.cfg.target_lang)
         found = {}
         for kind in self.kinds:
             totals, texts = [0.0] * (steps + 1), [dict[int, str]() for _ in range(steps + 1)]
             for sample in map(self.engine.on_device, self.engine.batches()):
-                for step, state in enumerate(self.states(sample, kind, steps)):
-                    tokens = latent.finish(state).tokens
-                    scored = latent.score(state.encoded, tokens)
+                encoded, states = self.states(sample, kind, steps)
+                for step, state in enumerate(states):
+                    tokens = model.finish(state).tokens
+                    scored = model.score(encoded, tokens)
                     totals[step] += float((scored.tokens.sum(1) + scored.extra).sum())
-                    lines = [task.target_dictionary.string(row[row != latent.symbols.pad]) for row in tokens]
+                    lines = [task.target_dictionary.string(row[row != model.symbols.pad]) for row in tokens]
                     texts[step].update(zip(sample["id"].tolist(), map(detokenize, lines)))
             count = len(self.engine.dataset)
-            said = [[row[i] for i in range(count)] for row in texts]
-            bleus = [scores(lines, references)["bleu"] if references else float("nan") for lines in said]
+            outputs = [[row[i] for i in range(count)] for row in texts]
+            bleus = [scores(lines, references)["bleu"] if references else float("nan") for lines in outputs]
             found[kind] = [(total / count, bleu) for total, bleu in zip(totals, bleus)]
         return found
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from engine import BenchmarkError, Engine
 from nar_plugin.methods import mask_predict, noise
 from nar_plugin.methods.symbols import right_padded
-from nar_plugin.methods.transformer import padding_mask
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 CANDIDATES = (1, 2, 5)
@@ -29,33 +28,31 @@ def counts_of(lengths: Tensor, share: float) -> Tensor:
     return (lengths * share).round().long().clamp(min=1)
 
 
-def batches(engine: Engine) -> Iterator[Tuple[Tensor, Tensor, Tensor]]:
-    """Sources (B, S), targets (B, T) and noise keys (B,)."""
+def batches(engine: Engine) -> Iterator[Tuple[Dict[str, Tensor], Tensor, Tensor]]:
+    """Inputs of the model, targets (B, T) and noise keys (B,)."""
     for sample in engine.batches():
         sample = engine.on_device(sample)
-        yield sample["net_input"]["src_tokens"], sample["target"], noise.training_keys(SEED, 0, sample["id"])
+        yield sample["net_input"], sample["target"], noise.training_keys(SEED, 0, sample["id"])
 
 
 @torch.no_grad()
 def measure(engine: Engine) -> Tuple[Dict[float, List[float]], List[float]]:
     """By share: masked tokens, right ones, summed bits. And sentences, then right lengths for each of CANDIDATES."""
     model = engine.models[0]
-    if not hasattr(model, "length_table") or not hasattr(model, "decode"):
+    if not hasattr(model, "masked_logits"):
         raise BenchmarkError(f"{engine.paths[0]} is no mask-predict model")
-    pad, mask = model.symbols.pad, model.symbols.mask
     tokens: Dict[float, List[float]] = {share: [0, 0, 0.0] for share in SHARES}
     lengths: List[float] = [0] * (1 + len(CANDIDATES))
-    for source, target, keys in batches(engine):
-        target, is_token = right_padded(target, pad)
-        encoded, count = model.encode(source), is_token.sum(1)
+    for net_input, target, keys in batches(engine):
+        target, is_token = right_padded(target, model.symbols.pad)
+        encoded, count = model.encode(net_input), is_token.sum(1)
         for share, sums in tokens.items():
             masked = mask_predict.random_mask(keys, is_token, counts_of(count, share))
-            features = model.decode(encoded, target.masked_fill(masked, mask), padding_mask(is_token))
-            log_probs = model.project(features[masked]).float().log_softmax(-1)
+            log_probs = model.masked_logits(encoded, target, masked).float().log_softmax(-1)
             sums[0] += int(masked.sum())
             sums[1] += int((log_probs.argmax(-1) == target[masked]).sum())
             sums[2] -= float(log_probs.gather(1, target[masked][:, None]).sum() / torch.tensor(2.0).log())
-        ranked = encoded.length_log_probs.topk(max(CANDIDATES)).indices == count[:, None]
+        ranked = model.length_log_probs(encoded).topk(max(CANDIDATES)).indices == count[:, None]
         lengths[0] += len(count)
         for i, candidates in enumerate(CANDIDATES):
             lengths[1 + i] += int(ranked[:, :candidates].sum())

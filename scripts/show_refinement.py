@@ -295,11 +295,13 @@ class Decoder:
     def __init__(self, flags: List[str]) -> None:
         from fairseq import checkpoint_utils, hub_utils, tasks, utils
 
+        from nar_plugin.methods.options import Refinement
+
         self.cfg = cfg = engine.parsed("interactive", ["--retain-iter-history", *flags])
         self.task = tasks.setup_task(cfg.task)
         paths, overrides = utils.split_paths(cfg.common_eval.path), ast.literal_eval(cfg.common_eval.model_overrides)
         self.models, _ = checkpoint_utils.load_model_ensemble(paths, overrides, task=self.task)
-        if "retain_iter_history" not in getattr(self.models[0], "decode_flags", ()):
+        if not issubclass(getattr(self.models[0], "decode_options", object), Refinement):
             files.fail(
                 f"{paths[0]} keeps no history of passes that could be shown; take a model of an iterative --arch"
             )

@@ -81,11 +81,11 @@ def measured(task: Any, model: torch.nn.Module, criterion: Any, sample: Dict[str
         begin = time.perf_counter()
         if is_counted:
             with counter:
-                loss, _, _ = criterion(model, task.with_keys(sample, 1))
+                loss, _, _ = criterion(model, task.with_columns(sample, task.cfg.train_subset, 1))
                 loss.backward()
             operations = counter.get_total_flops() / 1e12
         else:
-            loss, _, _ = criterion(model, task.with_keys(sample, 1))
+            loss, _, _ = criterion(model, task.with_columns(sample, task.cfg.train_subset, 1))
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -1,87 +1,827 @@
-"""The checks of mask-predict's mathematics bite: each of these single-line mistakes makes one of them fail.
+"""The checks of the methods' mathematics bite: each of these single-line mistakes makes one of them fail.
 
-A mistake is made in the text of the one module of ``methods/`` that holds the line, which is then run; its functions
-take the place of the true ones for the length of one check. Nothing on disk is touched.
+A mistake is made in the text of the one module of ``methods/`` that holds the line, which is then run; its code takes
+the place of the true one for the length of one check. Nothing on disk is touched.
 """
 
 import importlib.util
+import inspect
 import types
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+import torch
 
-from nar_plugin.methods import mask_predict, prediction
-from tests.architectures import test_mask_predict as whole
+from nar_plugin.methods import (
+    cache,
+    gaussian,
+    iterative_refinement,
+    lanmt,
+    lanmt_continuous,
+    lanmt_refiner,
+    lengths,
+    mask_predict,
+    noise,
+    prediction,
+    transformer,
+)
+from tests.architectures import test_iterative_refinement as whole_refinement
+from tests.architectures import test_lanmt as whole_lanmt
+from tests.architectures import test_lanmt_continuous as whole_continuous
+from tests.architectures import test_lanmt_refiner as whole_refiner
+from tests.architectures import test_mask_predict as whole_mask_predict
+from tests.criterions import test_elbo_length as elbo
+from tests.methods import test_cache as caches
+from tests.methods import test_gaussian as gaussians
+from tests.methods import test_iterative_refinement_corruption as corruption
+from tests.methods import test_lanmt_length_transform as transform
+from tests.methods import test_lengths as classes
 from tests.methods import test_mask_predict_masks as masks
+from tests.methods import test_noise as draws
 from tests.methods import test_prediction as words
+from tests.methods import test_transformer as blocks
 
-SOURCES = {module: Path(module.__file__).read_text(encoding="utf-8") for module in (mask_predict, prediction)}
+Check = Callable[[], None]
+Mutation = tuple[str, str, Check]
 
-MUTATIONS: list[tuple[str, str, Callable[[], None]]] = [
-    ("passes).clamp(min=1)", "passes).clamp(min=0)", masks.test_decoding_counts_follow_the_paper),
-    ("(lengths * (passes - step) //", "(lengths * (passes - step - 1) //", masks.test_decoding_counts_follow_the_paper),
-    (
-        "place[:most] < decoding",
-        "place[:most] <= decoding",
-        masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
-    ),
-    (
-        "on_grid.argsort(dim=1, stable=True)",
-        "on_grid.argsort(dim=1, stable=True, descending=True)",
-        masks.test_the_least_confident_positions_are_chosen_lowest_first,
-    ),
-    (
-        "on_grid.argsort(dim=1, stable=True)",
-        "on_grid.flip(1).argsort(dim=1, stable=True)",
-        masks.test_equal_confidences_are_chosen_from_the_left,
-    ),
-    (
-        ".masked_fill_(place >= lengths[:, None], torch.inf)",
-        "",
-        masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
-    ),
-    (".round_()", "", masks.test_noise_of_arithmetic_does_not_choose_the_masks),
-    ("2.0**-10", "2.0**-3", masks.test_a_hundredth_of_a_nat_is_a_difference),
-    ("(lengths - 1).clamp(min=1)", "(lengths - 1)", masks.test_a_target_of_one_token_is_masked),
-    (
-        "(lengths - 1).clamp(min=1) if release_compat",
-        "lengths if release_compat",
-        masks.test_release_compat_masks_one_to_n_minus_one,
-    ),
-    (
-        "if release_compat else lengths",
-        "if not release_compat else lengths",
-        masks.test_mask_counts_are_uniform_on_one_to_n,
-    ),
-    ("1 + (draw * most)", "(draw * most)", masks.test_mask_counts_are_uniform_on_one_to_n),
-    ("fold(keys, 1), is_token", "fold(keys, 0), is_token", masks.test_every_subset_of_a_size_is_equally_frequent),
-    ("(lengths - counts + 1)", "(lengths - counts)", masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits),
-    (
-        "(place < (first + counts)",
-        "(place <= (first + counts)",
-        masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits,
-    ),
-    (
-        "log_probs = logits.float().log_softmax(-1)",
-        "log_probs = logits.float().clone()",
-        words.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
-    ),
-    ("-torch.inf\n    best", "0.0\n    best", words.test_banned_ids_are_never_predicted_and_keep_their_mass),
-    (
-        "log_probs = logits.float().log_softmax(-1)",
-        "log_probs = logits.log_softmax(-1)",
-        words.test_half_precision_logits_are_scored_in_float32,
-    ),
-    # the same mistakes seen from outside, through a whole model
-    ("chosen, chosen[:, :1])", "chosen, chosen)", lambda: whole.test_every_pass_masks_as_many_as_the_paper_says(10)),
-    (
-        "on_grid.argsort(dim=1, stable=True)",
-        "on_grid.argsort(dim=1, stable=True, descending=True)",
-        lambda: whole.test_fairseqs_own_loop_gives_the_same_hypotheses(4, 1),
-    ),
-    ("log_probs[..., symbol] = -torch.inf", "pass", lambda: whole.test_no_output_holds_a_mask_a_pad_or_a_begin(4)),
-]
+MODULES = (
+    *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner),
+    *(cache, gaussian, lengths, noise, prediction, transformer),
+)
+SOURCES = {module: inspect.getsource(module) for module in MODULES}
+
+
+# Checks of tests that take parameters and serve several mutations.
+
+
+def refinement_in_any_batch() -> None:
+    whole_refinement.test_a_hypothesis_does_not_depend_on_its_batch({})
+
+
+def lanmt_in_any_batch() -> None:
+    whole_lanmt.test_a_hypothesis_does_not_depend_on_its_batch({})
+
+
+def continuous_in_any_batch() -> None:
+    whole_continuous.test_a_hypothesis_does_not_depend_on_its_batch({})
+
+
+def scores_in_any_batch() -> None:
+    whole_refiner.test_a_hypothesis_does_not_depend_on_its_batch("score", {})
+
+
+def energies_in_any_batch() -> None:
+    whole_refiner.test_a_hypothesis_does_not_depend_on_its_batch("energy", {})
+
+
+def scores_at_pads() -> None:
+    whole_refiner.test_padding_moves_nothing_and_does_not_move("score")
+
+
+def energies_at_pads() -> None:
+    whole_refiner.test_padding_moves_nothing_and_does_not_move("energy")
+
+
+def slopes_reach_every_weight() -> None:
+    whole_refiner.test_every_weight_of_the_network_has_a_gradient("energy", 0.0, True)
+
+
+def three_words_copied_to_seven() -> None:
+    corruption.test_the_first_pass_copies_the_source_evenly(3, 7, [0, 0, 1, 1, 1, 2, 2])
+
+
+def rates_of_two_refinements() -> None:
+    corruption.test_the_first_refinement_reads_the_noisiest_text(2, [0.5, 0.1])
+
+
+def layers_read_their_own() -> None:
+    whole_refinement.test_a_decoder_layer_attends_to_its_own_encoder_layer(False)
+
+
+def a_refinement_reads_both() -> None:
+    whole_refinement.test_what_a_refinement_reads("both")
+
+
+def the_kernel() -> None:
+    transform.test_the_kernel_is_the_papers(6, 12)
+
+
+def weights_sum_to_one() -> None:
+    transform.test_rows_sum_to_one_on_the_source_and_are_zero_elsewhere(1.0)
+
+
+def none_sees_itself() -> None:
+    whole_refinement.test_a_masked_diagonal_hides_a_position_from_itself(6)
+
+
+def inputs_are_added_after_every_layer() -> None:
+    blocks.test_the_input_of_a_stack_may_be_added_after_every_layer(False)
+
+
+def some_see_all_others() -> None:
+    whole_refinement.test_both_decoders_see_all_positions_or_all_others(True, True)
+
+
+def a_spread_of_zero() -> None:
+    transform.test_a_spread_of_zero_gives_weights_too(False)
+
+
+def replacements_are_any_word() -> None:
+    corruption.test_a_replacement_is_any_word_wherever_it_was_chosen(False)
+
+
+def rows_keep_what_they_keep() -> None:
+    caches.test_rows_that_keep_different_numbers_of_words_go_on_as_their_own_words_alone(torch.float32, False, True)
+
+
+def compaction_changes_nothing() -> None:
+    caches.test_compaction_changes_no_later_state(torch.float32, False, True)
+
+
+MUTATIONS: dict[str, list[Mutation]] = {
+    "mask_predict": [
+        ("passes).clamp(min=1)", "passes).clamp(min=0)", masks.test_decoding_counts_follow_the_paper),
+        (
+            "(lengths * (passes - step) //",
+            "(lengths * (passes - step - 1) //",
+            masks.test_decoding_counts_follow_the_paper,
+        ),
+        (
+            "place[:most] < decoding",
+            "place[:most] <= decoding",
+            masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
+        ),
+        (
+            "on_grid.argsort(dim=1, stable=True)",
+            "on_grid.argsort(dim=1, stable=True, descending=True)",
+            masks.test_the_least_confident_positions_are_chosen_lowest_first,
+        ),
+        (
+            "on_grid.argsort(dim=1, stable=True)",
+            "on_grid.flip(1).argsort(dim=1, stable=True)",
+            masks.test_equal_confidences_are_chosen_from_the_left,
+        ),
+        (
+            ".masked_fill_(place >= lengths[:, None], torch.inf)",
+            "",
+            masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
+        ),
+        (".round_()", "", masks.test_noise_of_arithmetic_does_not_choose_the_masks),
+        ("2.0**-10", "2.0**-3", masks.test_a_hundredth_of_a_nat_is_a_difference),
+        ("(lengths - 1).clamp(min=1)", "(lengths - 1)", masks.test_a_target_of_one_token_is_masked),
+        (
+            "(lengths - 1).clamp(min=1) if release_compat",
+            "lengths if release_compat",
+            masks.test_release_compat_masks_one_to_n_minus_one,
+        ),
+        (
+            "if release_compat else lengths",
+            "if not release_compat else lengths",
+            masks.test_mask_counts_are_uniform_on_one_to_n,
+        ),
+        ("1 + (draw * most)", "(draw * most)", masks.test_mask_counts_are_uniform_on_one_to_n),
+        ("fold(keys, 1), is_token", "fold(keys, 0), is_token", masks.test_every_subset_of_a_size_is_equally_frequent),
+        ("(lengths - counts + 1)", "(lengths - counts)", masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits),
+        (
+            "(place < (first + counts)",
+            "(place <= (first + counts)",
+            masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits,
+        ),
+        (
+            "log_probs = logits.float().log_softmax(-1)",
+            "log_probs = logits.float().clone()",
+            words.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
+        ),
+        ("-torch.inf\n    best", "0.0\n    best", words.test_banned_ids_are_never_predicted_and_keep_their_mass),
+        (
+            "log_probs = logits.float().log_softmax(-1)",
+            "log_probs = logits.log_softmax(-1)",
+            words.test_half_precision_logits_are_scored_in_float32,
+        ),
+        # the same mistakes seen from outside, through a whole model
+        (
+            "chosen, chosen[:, :1])",
+            "chosen, chosen)",
+            lambda: whole_mask_predict.test_every_pass_masks_as_many_as_the_paper_says(10),
+        ),
+        (
+            "on_grid.argsort(dim=1, stable=True)",
+            "on_grid.argsort(dim=1, stable=True, descending=True)",
+            lambda: whole_mask_predict.test_fairseqs_own_loop_gives_the_same_hypotheses(4, 1),
+        ),
+        (
+            "log_probs[..., symbol] = -torch.inf",
+            "pass",
+            lambda: whole_mask_predict.test_no_output_holds_a_mask_a_pad_or_a_begin(4),
+        ),
+        (
+            "(1, 0), value=True)",
+            "(1, 0), value=False)",
+            whole_mask_predict.test_padding_of_a_source_changes_neither_lengths_nor_tokens,
+        ),
+        (
+            "logits[:, 0] = -torch.inf",
+            "pass",
+            whole_mask_predict.test_the_length_token_is_read_by_the_encoder_and_not_by_the_decoder,
+        ),
+        (
+            "states[:, 1:]",
+            "states[:, :-1]",
+            whole_mask_predict.test_the_length_token_is_read_by_the_encoder_and_not_by_the_decoder,
+        ),
+        (
+            "F.linear(states[:, 0]",
+            "F.linear(states[:, -1]",
+            whole_mask_predict.test_the_length_logits_are_tied_to_the_length_table,
+        ),
+        (
+            "self.decoder(self.embedding(tokens), mask",
+            "self.decoder(self.embedding(tokens), None",
+            whole_mask_predict.test_padding_of_a_canvas_changes_no_output,
+        ),
+    ],
+    "iterative_refinement": [
+        # what the first pass copies
+        ("steps.round().long()", "steps.floor().long()", three_words_copied_to_seven),
+        (
+            "steps.round().long()",
+            "(steps + 0.5).floor().long()",
+            lambda: corruption.test_the_first_pass_copies_the_source_evenly(5, 9, [0, 0, 1, 2, 2, 2, 3, 4, 4]),
+        ),
+        ("place * last_source / last_target", "place * (last_source + 1) / last_target", three_words_copied_to_seven),
+        (
+            "torch.minimum(steps.round().long(), last_source).clamp(min=0)",
+            "steps.round().long()",
+            corruption.test_every_copied_place_is_in_the_source_and_no_row_goes_back,
+        ),
+        # how a reference is corrupted
+        ("(refinements - 1 - i)", "i", rates_of_two_refinements),
+        ("max(1, refinements)", "max(1, refinements - 1)", rates_of_two_refinements),
+        (
+            "lengths[:, None] - 1\n    keys",
+            "lengths[:, None]\n    keys",
+            corruption.test_every_word_is_chosen_at_probability_one,
+        ),
+        (
+            "noise.uniform(keys, width) < rate",
+            "noise.uniform(keys, width) > rate",
+            corruption.test_no_probability_no_noise,
+        ),
+        (
+            ".long().clamp(min=1), lengths - 1)",
+            ".long(), lengths - 1)",
+            lambda: corruption.test_a_fixed_count_of_words_is_chosen(0.0),
+        ),
+        (
+            ".clamp(min=1), lengths - 1)",
+            ".clamp(min=1), lengths)",
+            lambda: corruption.test_a_fixed_count_of_words_is_chosen(1.0),
+        ),
+        ("~moves[:, :-1]", "~moves[:, 1:]", corruption.test_operations_follow_each_other_from_left_to_right),
+        (
+            "tokens.roll(-1, 1), met)",
+            "tokens.roll(1, 1), met)",
+            lambda: corruption.test_one_operation_on_two_words(corruption.SWAP, [11, 10]),
+        ),
+        ("drawn = first + (", "drawn = (", corruption.test_a_replacement_is_any_word),
+        ("* (size - first)).long()", "* size).long()", corruption.test_a_replacement_is_any_word),
+        ("noise.fold(keys, 2), tokens", "noise.fold(keys, 0), tokens", replacements_are_any_word),
+        ("noise.fold(keys, 2), tokens", "noise.fold(keys, 1), tokens", replacements_are_any_word),
+        (
+            "noise.fold(keys, 2), tokens",
+            "noise.fold(keys, 0), tokens",
+            lambda: corruption.test_a_replacement_is_any_word_wherever_it_was_chosen(True),
+        ),
+        (
+            "noise.fold(keys, 1), width) * 3)",
+            "noise.fold(keys, 1), width) * 2)",
+            lambda: corruption.test_every_operation_is_as_frequent_and_every_word_as_often_chosen(True),
+        ),
+        (
+            "noise.fold(keys, 1), width) * 3)",
+            "noise.fold(keys, 0), width) * 3)",
+            lambda: corruption.test_every_operation_is_as_frequent_and_every_word_as_often_chosen(False),
+        ),
+        (
+            "(lengths - 2).clamp(min=0)[:, None]",
+            "(lengths - 1)[:, None]",
+            lambda: corruption.test_specials_stay_where_they_are(True),
+        ),
+        # the networks
+        (
+            "self.embedding.dropout(copied), mask)",
+            "self.embedding.dropout(copied), None)",
+            lambda: whole_refinement.test_padding_of_a_source_changes_no_length("mlp"),
+        ),
+        (
+            "(read * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True).clamp(min=1)",
+            "read.mean(1)",
+            lambda: whole_refinement.test_padding_of_a_source_changes_no_length("mlp"),
+        ),
+        (
+            "if self.reads_all else states[-1]",
+            "if not self.reads_all else states[-1]",
+            whole_refinement.test_the_linear_head_reads_all_states_and_the_other_two_layers_the_top,
+        ),
+        (
+            "[copied, *states]",
+            "states",
+            whole_refinement.test_the_linear_head_reads_all_states_and_the_other_two_layers_the_top,
+        ),
+        (
+            "read = read.detach()",
+            "pass",
+            lambda: whole_refinement.test_where_the_length_teaches_the_encoder({"stop_gradient": "length"}, False),
+        ),
+        ("states[-1] if self.attends_top else states", "states[-1]", layers_read_their_own),
+        ("(later if self.first is self.later else self.first.memory(states))", "later", layers_read_their_own),
+        (
+            "self.embedding.embed(source)",
+            "self.embedding.tokens(source)",
+            whole_refinement.test_the_first_pass_reads_the_copied_source,
+        ),
+        (
+            "chosen + self.embedding.places(places.size(1))",
+            "chosen",
+            whole_refinement.test_the_first_pass_reads_the_copied_source,
+        ),
+        (
+            "self.embedding.scale * self.embedding.tokens(tokens)",
+            "self.embedding.tokens(tokens)",
+            a_refinement_reads_both,
+        ),
+        ("read = read + hidden", "pass", a_refinement_reads_both),
+        ("seen = mask\n", "seen = None\n", refinement_in_any_batch),
+        ("if self.is_blind:", "if False:", some_see_all_others),
+        (
+            "if self.is_blind:",
+            "if True:",
+            lambda: whole_refinement.test_both_decoders_see_all_positions_or_all_others(False, False),
+        ),
+        ("device=x.device) if mask is None else mask)", "device=x.device))", some_see_all_others),
+        ("seen, memory, is_source, self", "mask, memory, is_source, self", some_see_all_others),
+        ("seen, memory, is_source, self", "seen, memory, None, self", refinement_in_any_batch),
+    ],
+    "lanmt": [
+        # the length transform
+        ("targets * sizes / lengths", "targets * (sizes - 1) / lengths", the_kernel),
+        ("(2 * sigma.float().square())", "sigma.float().square()", the_kernel),
+        ("sigma.float().square())", "sigma.float())", transform.test_the_spread_is_learnt_and_its_sign_means_nothing),
+        ("else distance.square()", "else distance.abs()", the_kernel),
+        ("2.0 ** distance", "2.0 ** -distance", transform.test_the_prefix_kernel_is_that_of_the_released_code),
+        ("logits.masked_fill(~is_source[:, None], -torch.inf)", "logits", weights_sum_to_one),
+        ("weights.masked_fill((targets >= lengths[:, None])[..., None], 0.0)", "weights", weights_sum_to_one),
+        ("targets >= lengths", "targets > lengths", weights_sum_to_one),
+        (".clamp(min=1e-8)", "", a_spread_of_zero),
+        (
+            "enabled=False):  # which",
+            'enabled=torch.is_autocast_enabled("cpu")):  # which',
+            transform.test_the_product_is_taken_in_float32_under_autocast_too,
+        ),
+        # the networks
+        ("self.encoder(embedded, mask)", "self.encoder(embedded, None)", lanmt_in_any_batch),
+        (
+            "self.decoder.memory(states), mean",
+            "self.decoder.memory(embedded), mean",
+            whole_lanmt.test_the_decoders_memory_is_made_of_the_encoders_states,
+        ),
+        ("self.prior(states)", "self.prior(embedded)", whole_lanmt.test_the_prior_is_read_from_the_encoders_states),
+        (
+            "mean, std = gaussian.split(",
+            "std, mean = gaussian.split(",
+            whole_lanmt.test_the_prior_is_read_from_the_encoders_states,
+        ),
+        ("self.source(embedded, mask, memory", "self.source(embedded, None, memory", lanmt_in_any_batch),
+        (
+            "mask, memory, is_token)",
+            "mask, memory, None)",
+            whole_lanmt.test_nothing_stands_beyond_the_length_and_the_posterior_does_not_look_there,
+        ),
+        (
+            "self.target(target, is_token)",
+            "self.target(target, None)",
+            whole_lanmt.test_nothing_stands_beyond_the_length_and_the_posterior_does_not_look_there,
+        ),
+        (
+            "self.source.memory(self.target(target, is_token))",
+            "self.source.memory(target)",
+            whole_lanmt.test_every_part_has_a_gradient,
+        ),
+        (
+            "(lifted + states) * is_source",
+            "states * is_source",
+            whole_lanmt.test_the_length_may_change_from_step_to_step,
+        ),
+        (
+            "is_source.sum(1, keepdim=True)\n        return self.head(mean)",
+            "is_source.size(1)\n        return self.head(mean)",
+            lambda: elbo.test_the_loss_is_the_sum_of_its_parts(0.0),
+        ),
+        (
+            "((lifted + states) * is_source[..., None]).sum(1)",
+            "(lifted + states).sum(1)",
+            whole_lanmt.test_the_length_is_read_from_the_mean_of_latents_and_states_over_the_source,
+        ),
+        (
+            "(lifted + states) * is_source",
+            "lifted * is_source",
+            whole_lanmt.test_the_length_is_read_from_the_mean_of_latents_and_states_over_the_source,
+        ),
+        (
+            " / is_source.sum(1, keepdim=True)\n        return self.head(mean)",
+            "\n        return self.head(mean)",
+            whole_lanmt.test_the_length_is_read_from_the_mean_of_latents_and_states_over_the_source,
+        ),
+        (
+            "0.5**0.5 * placed",
+            "0.5 * placed",
+            whole_lanmt.test_the_decoder_reads_placed_latents_with_positions_and_the_length,
+        ),
+        (
+            "+ 0.5 * (self.embedding.places(width)",
+            "+ (self.embedding.places(width)",
+            whole_lanmt.test_the_decoder_reads_placed_latents_with_positions_and_the_length,
+        ),
+        (
+            "self.embedding.places(width) + ",
+            "",
+            whole_lanmt.test_the_decoder_reads_placed_latents_with_positions_and_the_length,
+        ),
+        (
+            "self.lengths(lengths)[:, None])",
+            "self.lengths(lengths - 1)[:, None])",
+            whole_lanmt.test_the_decoder_reads_placed_latents_with_positions_and_the_length,
+        ),
+        (" + self.lengths(lengths)[:, None])", ")", whole_lanmt.test_every_part_has_a_gradient),
+        (
+            "sigma, self.is_prefix)\n",
+            "sigma.detach(), self.is_prefix)\n",
+            whole_lanmt.test_every_part_has_a_gradient,
+        ),
+        ("sigma, self.is_prefix)\n", "sigma)\n", whole_lanmt.test_the_released_kernel_gives_something_else),
+        (
+            "self.decoder(read, mask, memory, source_mask)",
+            "self.decoder(read, None, memory, source_mask)",
+            lanmt_in_any_batch,
+        ),
+        ("self.decoder(read, mask, memory, source_mask)", "self.decoder(read, mask, memory, None)", lanmt_in_any_batch),
+    ],
+    "lanmt_continuous": [
+        (
+            "self.encoder(self.embedding(source), mask)",
+            "self.encoder(self.embedding(source), None)",
+            continuous_in_any_batch,
+        ),
+        (
+            "(states * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True).clamp(min=1)",
+            "states.mean(1)",
+            continuous_in_any_batch,
+        ),
+        (
+            "(states * is_source[..., None]).sum(1)",
+            "states.sum(1)",
+            whole_continuous.test_the_length_is_read_from_the_mean_of_the_states_over_the_source,
+        ),
+        (
+            " / is_source.sum(1, keepdim=True).clamp(min=1)\n        log_probs",
+            "\n        log_probs",
+            whole_continuous.test_the_length_is_read_from_the_mean_of_the_states_over_the_source,
+        ),
+        (
+            "self.length_head(mean).float().log_softmax(1)",
+            "self.length_head(mean).float()",
+            whole_continuous.test_the_length_is_read_from_the_mean_of_the_states_over_the_source,
+        ),
+        (
+            "self.length_head(mean).float().log_softmax(1)",
+            "self.length_head(mean).float().log_softmax(0)",
+            whole_continuous.test_the_length_is_read_from_the_mean_of_the_states_over_the_source,
+        ),
+        ("self.prior.memory(states)", "self.decoder.memory(states)", whole_continuous.test_every_part_has_a_gradient),
+        (
+            "self.embedding.places(is_token.size(1)).expand(len(is_token), -1, -1)",
+            "self.embedding.places(1).expand(len(is_token), is_token.size(1), -1)",
+            whole_continuous.test_the_prior_knows_positions_and_the_source_only,
+        ),
+        ("self.embedding.dropout(places), mask", "self.embedding.dropout(places), None", continuous_in_any_batch),
+        ("dropout(places), mask, memory, is_source)", "dropout(places), mask, memory, None)", continuous_in_any_batch),
+        (
+            "self.posterior(self.embedding(target), mask",
+            "self.posterior(self.embedding(target), None",
+            continuous_in_any_batch,
+        ),
+        (
+            "self.embedding(target), mask, memory, is_source)",
+            "self.embedding(target), mask, memory, None)",
+            continuous_in_any_batch,
+        ),
+        (
+            "self.decoder(self.lift(latents.to(memory[0][0].dtype)), mask",
+            "self.decoder(self.lift(latents.to(memory[0][0].dtype)), None",
+            whole_continuous.test_latents_below_padding_move_nothing,
+        ),
+        (
+            "self.decoder(self.lift(latents.to(memory[0][0].dtype))",
+            "self.decoder(self.lift(latents) + self.lift(latents.new_ones(latents.shape)).cumsum(1)",
+            whole_continuous.test_the_prior_knows_positions_and_the_source_only,
+        ),
+        (
+            "LENGTH_WIDTH = 200",
+            "LENGTH_WIDTH = 100",
+            whole_mask_predict.test_names_shapes_and_counts_of_parameters_are_those_written_down,
+        ),
+        (
+            "nn.Linear(dim, LENGTH_WIDTH), nn.ELU()",
+            "nn.Linear(dim, LENGTH_WIDTH), nn.ReLU()",
+            whole_continuous.test_the_length_predictor_has_two_hidden_layers_of_exponential_linear_units,
+        ),
+        (
+            "nn.Linear(LENGTH_WIDTH, LENGTH_WIDTH), nn.ELU()",
+            "nn.Linear(LENGTH_WIDTH, LENGTH_WIDTH)",
+            whole_continuous.test_the_length_predictor_has_two_hidden_layers_of_exponential_linear_units,
+        ),
+        (
+            "nn.ELU(), nn.Linear(LENGTH_WIDTH, LENGTH_WIDTH), nn.ELU()",
+            "nn.ELU()",
+            whole_mask_predict.test_names_shapes_and_counts_of_parameters_are_those_written_down,
+        ),
+    ],
+    "lanmt_refiner": [
+        ("step.masked_fill(~mask[..., None], 0.0)", "step", scores_at_pads),
+        (
+            "self.stack(self.lift(latents.to(memory[0][0].dtype)), mask",
+            "self.stack(self.lift(latents.to(memory[0][0].dtype)), None",
+            scores_at_pads,
+        ),
+        (
+            "self.stack(self.lift(latents.to(memory[0][0].dtype)), mask, memory, is_source)",
+            "self.stack(self.lift(latents.to(memory[0][0].dtype)), mask, memory, None)",
+            scores_in_any_batch,
+        ),
+        ("(states * mask[..., None]).sum(1) / mask", "states.sum(1) / mask", energies_at_pads),
+        ("/ mask.sum(1, keepdim=True).clamp(min=1)", "/ mask.size(1)", energies_in_any_batch),
+        ("states.mean(1)", "states.sum(1)", energies_in_any_batch),
+        (
+            "return torch.autograd.grad(",
+            "return -torch.autograd.grad(",
+            whole_refiner.test_the_slope_is_that_of_finite_differences_and_climbs,
+        ),
+        (
+            ".float().sum()\n",
+            ".float().mean()\n",
+            whole_refiner.test_the_slope_is_that_of_finite_differences_and_climbs,
+        ),
+        (
+            "create_graph=is_taught",
+            "create_graph=True",
+            whole_refiner.test_the_slope_is_that_of_finite_differences_and_climbs,
+        ),
+        ("stack.last_norm.bias.requires_grad_(False)", "pass", slopes_reach_every_weight),
+        ("bias=not is_energy", "bias=True", slopes_reach_every_weight),
+        (
+            "bias=not is_energy",
+            "bias=False",
+            whole_mask_predict.test_names_shapes_and_counts_of_parameters_are_those_written_down,
+        ),
+    ],
+    "gaussian": [
+        ("(std_q / std_p).square()", "(std_p / std_q).square()", gaussians.test_the_divergence_is_that_of_torch),
+        (
+            "divergence(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor)",
+            "divergence(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor)",
+            lambda: elbo.test_the_divergence_of_a_model_is_of_its_posterior_from_its_prior("lanmt_tiny"),
+        ),
+        ("(mean_q - mean_p) / std_p", "(mean_q - mean_p) / std_q", gaussians.test_the_divergence_is_that_of_torch),
+        (" - 1 - ratio.log()", " - ratio.log()", gaussians.test_the_divergence_is_that_of_torch),
+        ("return 0.5 * (ratio", "return (ratio", gaussians.test_the_divergence_is_that_of_torch),
+        (".clamp(min=LEAST_STD)", "", gaussians.test_the_standard_deviation_is_the_softplus_and_has_a_floor),
+        (
+            "F.softplus(raw.float())",
+            "raw.float().exp()",
+            gaussians.test_the_standard_deviation_is_the_softplus_and_has_a_floor,
+        ),
+        (
+            "F.softplus(raw.float())",
+            "F.softplus(raw)",
+            gaussians.test_the_standard_deviation_is_the_softplus_and_has_a_floor,
+        ),
+        (
+            "noise.uniform(keys, positions * size)",
+            "noise.uniform(keys, size).repeat(1, positions)",
+            gaussians.test_draws_are_standard_normal_and_hang_on_key_and_place_alone,
+        ),
+        (
+            ".view(len(keys), positions, size)",
+            ".view(len(keys), size, positions).transpose(1, 2)",
+            gaussians.test_draws_are_standard_normal_and_hang_on_key_and_place_alone,
+        ),
+        (
+            ".double() + 2.0**-25",
+            ".double()",
+            gaussians.test_the_least_and_the_greatest_uniform_number_give_finite_draws,
+        ),
+        (
+            ".double() + 2.0**-25",
+            " + 2.0**-25",
+            gaussians.test_the_least_and_the_greatest_uniform_number_give_finite_draws,
+        ),
+        ("mean + std * draws(", "mean + draws(", elbo.test_a_sample_has_the_gradients_of_its_mean_and_spread),
+        (
+            "sample(mean, std, keys), mean)",
+            "mean, sample(mean, std, keys))",
+            whole_lanmt.test_candidates_are_samples_of_the_prior,
+        ),
+        ("self.stack(x, mask", "self.stack(x, None", continuous_in_any_batch),
+        ("self.stack(x, mask, memory, is_source)", "self.stack(x, mask, memory, None)", continuous_in_any_batch),
+    ],
+    "lengths": [
+        (
+            "target_lengths - source_lengths - SHORTEST",
+            "source_lengths - target_lengths - SHORTEST",
+            transform.test_classes_of_lengths_are_inverted,
+        ),
+        ("SHORTEST_OFFSET = -50", "SHORTEST_OFFSET = -49", transform.test_classes_of_lengths_are_inverted),
+        (".clamp(0, OFFSETS - 1)", ".clamp(0, OFFSETS)", transform.test_classes_of_lengths_are_inverted),
+        ("classes + SHORTEST_OFFSET", "classes - SHORTEST_OFFSET", transform.test_classes_of_lengths_are_inverted),
+        (".clamp(shortest, longest)", "", transform.test_classes_of_lengths_are_inverted),
+        ("best[:, -1:].expand", "best[:, :1].expand", classes.test_more_candidates_than_classes_repeat_the_last),
+        ("SHORTEST = 2\n", "SHORTEST = 1\n", classes.test_lengths_below_two_are_raised_to_two),
+        (
+            "range(-((n - 1) // 2), n // 2 + 1)",
+            "range(-(n // 2), (n - 1) // 2 + 1)",
+            lambda: classes.test_a_window_has_n_lengths_around_the_reference(2, {10, 11}),
+        ),
+        (", key=abs)", ")", lambda: classes.test_a_window_has_n_lengths_around_the_reference(3, {9, 10, 11})),
+        (".clamp(SHORTEST, longest)", ".clamp(min=SHORTEST)", classes.test_a_window_stays_between_two_and_the_longest),
+        (
+            "device=lengths.device) < lengths[:, None]\n\n\ndef canvas",
+            "device=lengths.device) <= lengths[:, None]\n\n\ndef canvas",
+            classes.test_is_within_marks_the_first_positions,
+        ),
+        ("None if shortest == longest else is_token", "None", classes.test_a_canvas_is_masked_only_where_rows_differ),
+    ],
+    "noise": [
+        (" & ((1 << (64 - bits)) - 1)", "", draws.test_the_mixer_is_splitmix64),
+        ("_shift(x, 27)", "_shift(x, 28)", draws.test_the_mixer_is_splitmix64),
+        ("0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5B8", draws.test_the_mixer_is_splitmix64),
+        ("mix(keys * 3 + mix(", "(keys + mix(", draws.test_folding_parts_in_another_order_gives_another_key),
+        ("keys * 3 + mix(", "mix(", draws.test_training_keys_depend_on_seed_epoch_and_sentence),
+        (
+            "fold(fold(torch.full_like(ids, seed), epoch), ids)",
+            "fold(ids, seed + epoch)",
+            draws.test_training_keys_depend_on_seed_epoch_and_sentence,
+        ),
+        ("places) * is_token).sum(1)", "places)).sum(1)", draws.test_source_keys_do_not_see_padding),
+        ("source.long() + places", "source.long()", draws.test_keys_of_a_decode_depend_on_seed_words_order_and_length),
+        (
+            "fold(torch.full_like(keys, seed), keys)",
+            "fold(torch.full_like(keys, 0), keys)",
+            draws.test_keys_of_a_decode_depend_on_seed_words_order_and_length,
+        ),
+        (
+            ".repeat(len(keys)))",
+            ".repeat_interleave(len(keys)))",
+            draws.test_candidates_of_a_sentence_have_keys_of_their_own,
+        ),
+        ("* 2.0**-24", "* 2.0**-23", draws.test_numbers_lie_in_the_half_open_unit_interval),
+        (
+            "mix(keys[:, None] + places), 40",
+            "mix(keys[:, None] * 0 + places), 40",
+            draws.test_numbers_are_uniform_over_keys_and_over_positions,
+        ),
+        (".masked_fill(~is_member, 2.0)", "", masks.test_every_subset_of_a_size_is_equally_frequent),
+        (
+            "stable=True) < counts[:, None]",
+            "stable=True) <= counts[:, None]",
+            masks.test_a_target_of_one_token_is_masked,
+        ),
+    ],
+    "transformer": [
+        ("~itself & is_token[:, None, :]", "(itself | ~itself) & is_token[:, None, :]", none_sees_itself),
+        ("~itself & is_token[:, None, :]", "~itself & is_token[:, :, None]", none_sees_itself),
+        (
+            "seen | (itself & ~seen.any(2, keepdim=True))",
+            "seen",
+            lambda: whole_refinement.test_a_masked_diagonal_hides_a_position_from_itself(1),
+        ),
+        (
+            "_attend(query, memory, seen, ",
+            "_attend(query, memory, None, ",
+            blocks.test_self_attention_is_that_of_the_paper,
+        ),
+        (
+            "_attend(query, memory, is_source, ",
+            "_attend(query, memory, None, ",
+            blocks.test_cross_attention_reads_the_projected_source_only,
+        ),
+        (
+            "_attend(query, (key, value), seen, ",
+            "_attend(query, (key, value), None, ",
+            blocks.test_positional_attention_mixes_states_by_their_places,
+        ),
+        (
+            "(*places, self.value(x))",
+            "(*places[::-1], self.value(x))",
+            blocks.test_positional_attention_mixes_states_by_their_places,
+        ),
+        (
+            "self.dropout(f(self.norm(x)))",
+            "self.dropout(f(x))",
+            blocks.test_layer_norm_stands_after_each_block_or_before,
+        ),
+        (
+            "self.norm(x + self.dropout(f(x)))",
+            "x + self.dropout(f(self.norm(x)))",
+            blocks.test_layer_norm_stands_after_each_block_or_before,
+        ),
+        (
+            "sigmoid() * (x - new)",
+            "sigmoid() * (new - x)",
+            lambda: blocks.test_a_highway_weighs_what_comes_in_against_what_is_made_of_it(False),
+        ),
+        (
+            "cross(y, memory, is_source)",
+            "cross(y, memory, None)",
+            lambda: blocks.test_padding_reaches_no_real_position(False),
+        ),
+        (
+            "isinstance(source, Tensor) else source\n",
+            "isinstance(source, Tensor) else source[::-1]\n",
+            lambda: blocks.test_every_decoder_layer_may_have_an_encoder_layer_of_its_own(False),
+        ),
+        (
+            "found.append(self.norm(x))",
+            "found.append(x)",
+            lambda: blocks.test_every_decoder_layer_may_have_an_encoder_layer_of_its_own(True),
+        ),
+        ("(first + x) * 0.5**0.5", "(first + x) * 0.5", inputs_are_added_after_every_layer),
+        ("(first + x) * 0.5**0.5", "x", inputs_are_added_after_every_layer),
+        ("if self.has_input_skip:", "if self.has_input_skip and i == 0:", inputs_are_added_after_every_layer),
+        ("if self.has_input_skip:", "if True:", inputs_are_added_after_every_layer),
+        (
+            "first = x\n        for i, layer in enumerate(self.layers):\n",
+            "for i, layer in enumerate(self.layers):\n            first = x\n",
+            inputs_are_added_after_every_layer,
+        ),
+        ("return self.norm(x)\n", "return x\n", blocks.test_layer_norm_stands_after_each_block_or_before),
+        (
+            "self.scale * self.tokens(tokens)",
+            "self.tokens(tokens)",
+            whole_refinement.test_the_first_pass_reads_the_copied_source,
+        ),
+        (" + self.places(tokens.size(1))", "", whole_refinement.test_the_first_pass_reads_the_copied_source),
+        (
+            "table.embedding_dim**0.5 if",
+            "table.embedding_dim if",
+            whole_refinement.test_the_first_pass_reads_the_copied_source,
+        ),
+        (
+            "else weight[: self.size], bias)",
+            "else weight[: self.size])",
+            whole_lanmt.test_every_part_has_a_gradient,
+        ),
+        ("else weight[: self.size]", "else weight", whole_mask_predict.test_no_output_layer_has_the_mask),
+        ("max(1, dim // 2 - 1)", "max(1, dim // 2)", blocks.test_sinusoids_are_those_of_the_formula_and_no_parameter),
+        ("std=0.02)", "std=0.05)", blocks.test_initialisation_is_that_of_bert),
+        (
+            "None if bool(is_token.all())",
+            "None if bool(is_token.any())",
+            blocks.test_a_batch_without_padding_needs_no_mask,
+        ),
+    ],
+    "cache": [
+        (".tril() & is_token", " & is_token", caches.test_a_new_word_sees_what_is_live_and_the_new_ones_up_to_itself),
+        (
+            "is_token[:, None, :] | itself]",
+            "is_token[:, None, :]]",
+            caches.test_a_new_word_sees_what_is_live_and_the_new_ones_up_to_itself,
+        ),
+        (
+            "before = self.is_live[:, None, :]",
+            "before = torch.ones_like(self.is_live)[:, None, :]",
+            rows_keep_what_they_keep,
+        ),
+        ("torch.cat([past[0], key], 2)", "torch.cat([key, past[0]], 2)", rows_keep_what_they_keep),
+        ("[self.is_live, is_token], 1)", "[self.is_live, is_token | True], 1)", caches.test_padding_cannot_be_kept),
+        ("last & is_kept", "is_kept", caches.test_padding_cannot_be_kept),
+        ("last & is_kept", "last", caches.test_only_the_last_columns_are_judged),
+        (
+            "order = (~self.is_live)",
+            "order = self.is_live",
+            caches.test_compaction_keeps_a_rows_live_columns_in_their_order,
+        ),
+        (
+            "stable=True)[:, :width]",
+            "stable=True).flip(1)[:, -width:]",
+            caches.test_compaction_keeps_a_rows_live_columns_in_their_order,
+        ),
+        ("int(counts.max())", "int(counts.min())", compaction_changes_nothing),
+        ("device=order.device) < counts", "device=order.device) <= counts", compaction_changes_nothing),
+    ],
+}
+"""By method, then what methods share: the right text, a wrong one, and a check that then fails."""
+ALL = [mutation for of_method in MUTATIONS.values() for mutation in of_method]
+IDS = [f"{method}: {right}->{wrong}".replace("\n", " ") for method, of in MUTATIONS.items() for right, wrong, _ in of]
 
 
 def run_source(module: types.ModuleType, text: str) -> types.ModuleType:
@@ -94,16 +834,28 @@ def run_source(module: types.ModuleType, text: str) -> types.ModuleType:
     return made
 
 
+def functions(module: types.ModuleType) -> dict[str, types.FunctionType]:
+    """All that the text of a module defines, the methods of its classes too, by qualified name."""
+    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    members = [member for value in own for member in (vars(value).values() if isinstance(value, type) else [value])]
+    plain = [getattr(member, "fget", None) or getattr(member, "__func__", member) for member in members]
+    return {value.__qualname__: value for value in plain if isinstance(value, types.FunctionType)}
+
+
 def put_in_place(module: types.ModuleType, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in vars(run_source(module, text)).items():
-        if isinstance(value, types.FunctionType) or name.isupper():
+    """The true functions and methods get the code that the text makes, so that whoever imported one by name, derives
+    from its class or holds an instance has the mistake too; constants are replaced in the module."""
+    made = run_source(module, text)
+    code = {name: value.__code__ for name, value in functions(made).items()}
+    for name, value in functions(module).items():
+        monkeypatch.setattr(value, "__code__", code[name])
+    for name, value in vars(made).items():
+        if name.isupper():
             monkeypatch.setattr(module, name, value)
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "check"), MUTATIONS, ids=[f"{m[0]}->{m[1]}".replace("\n", " ") for m in MUTATIONS]
-)
-def test_a_mistake_is_found(right: str, wrong: str, check: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("right", "wrong", "check"), ALL, ids=IDS)
+def test_a_mistake_is_found(right: str, wrong: str, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {module: text.count(right) for module, text in SOURCES.items() if right in text}
     assert list(counts.values()) == [1], "the line to be mutated has changed: bring this list up to date"
     (module,) = counts
@@ -116,6 +868,7 @@ def test_a_mistake_is_found(right: str, wrong: str, check: Callable[[], None], m
 def test_the_unchanged_text_passes_by_the_same_road(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, text in SOURCES.items():
         put_in_place(module, text, monkeypatch)
-    assert prediction.most_probable.__code__.co_filename == "mutated nar_plugin.methods.prediction"
-    for check in {check for _, _, check in MUTATIONS}:
+    for value in (prediction.most_probable, transformer.Stack.forward, cache.KVCache.empty, lanmt.Decoder.forward):
+        assert value.__code__.co_filename == f"mutated {value.__module__}"
+    for check in {check for _, _, check in ALL}:
         check()

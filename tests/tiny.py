@@ -18,9 +18,10 @@ import nar_plugin  # noqa: F401  (registers the architectures)
 from nar_plugin.criterions.elbo_length import ElboLengthCriterion
 from nar_plugin.criterions.score_matching import ScoreMatchingCriterion
 from nar_plugin.criterions.token_length import TokenLengthCriterion
-from nar_plugin.generators.loop import DecodeOptions, Hypothesis, RefinementGenerator
+from nar_plugin.generators.loop import Hypothesis, RefinementGenerator
 from nar_plugin.methods import noise
-from nar_plugin.methods.contract import Ask
+from nar_plugin.methods.contract import Request
+from nar_plugin.methods.options import Options, about_of
 from nar_plugin.methods.symbols import Symbols
 from nar_plugin.methods.transformer import SelfAttention
 
@@ -148,22 +149,40 @@ def sample_of(
     """A batch as the task hands it to the criterion or the generator."""
     src_tokens = stacked(sources, is_left=is_left)
     ids = torch.arange(first_id, first_id + len(sources))
-    sample = {
+    sample: dict[str, Any] = {
         "id": ids,
         "nsentences": len(sources),
         "ntokens": sum(len(row) + 1 for row in targets or []),
         "net_input": {"src_tokens": src_tokens, "src_lengths": (src_tokens != PAD).sum(1)},
-        "keys": noise.training_keys(1, epoch, ids),
+        "columns": {"keys": noise.training_keys(1, epoch, ids)},
     }
     if targets is not None:
         sample["target"] = stacked(targets)
     return sample
 
 
+def net_input_of(rows: list[Row], *, is_left: bool = False, width: int = 0) -> dict[str, Tensor]:
+    """Sources as a model encodes them."""
+    tokens = stacked(rows, is_left=is_left, width=width)
+    return {"src_tokens": tokens, "src_lengths": (tokens != PAD).sum(1)}
+
+
+def terms_of(model: Any, sample: dict[str, Any]) -> Any:
+    """The loss terms of a batch."""
+    return model(sample["net_input"], sample["target"], **sample["columns"])
+
+
+def options_of(model: Any, **given: Any) -> Options:
+    """The model's options as given; unless told otherwise it makes one pass, and no rule stops it."""
+    known = about_of(model.decode_options)
+    quiet = {name: value for name, value in (("iterations", 0), ("stop_rule", "none")) if name in known}
+    return model.decode_options(**{**quiet, **given})
+
+
 @torch.no_grad()
-def decode(model: Any, sample: dict[str, Any], **options: Any) -> list[list[Hypothesis]]:
-    """The hypotheses of a batch under the given ``DecodeOptions``."""
-    return RefinementGenerator(model, model.symbols, DecodeOptions(**options)).generate([model], sample)
+def decode(model: Any, sample: dict[str, Any], seed: int = 1, **options: Any) -> list[list[Hypothesis]]:
+    """The hypotheses of a batch under the given options of the model."""
+    return RefinementGenerator(model, model.symbols, options_of(model, **options), seed).generate([model], sample)
 
 
 def texts(hypotheses: list[list[Hypothesis]]) -> list[Row]:
@@ -201,7 +220,7 @@ def train(model: Any, sample: dict[str, Any], steps: int, rate: float = 3e-3) ->
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     model.train()
     for step in range(steps):
-        loss, size, _ = loss_of(model, {**sample, "keys": noise.training_keys(1, step, ids)})
+        loss, size, _ = loss_of(model, {**sample, "columns": {"keys": noise.training_keys(1, step, ids)}})
         optimizer.zero_grad()
         (loss / size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -210,9 +229,10 @@ def train(model: Any, sample: dict[str, Any], steps: int, rate: float = 3e-3) ->
     model.eval()
 
 
-def ask(rows: int = 1, n: int = 1, **others: Any) -> Ask:
-    """A decode that draws nothing, unless keys are asked for."""
-    return Ask(n=n, seeds=lambda: noise.training_keys(1, 1, torch.arange(rows)), **others)
+def request(model: Any, encoded: Any, seed: int = 1, gold: Optional[Tensor] = None, **given: Any) -> Request[Any]:
+    """What the loop would ask of the model for these sources."""
+    keys = noise.decoding_keys(seed, encoded.keys)
+    return Request(options=options_of(model, **given), keys=lambda: keys, lengths=gold)
 
 
 OTHER = 10

@@ -2,39 +2,19 @@
 
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any, Callable, ClassVar, Dict, FrozenSet, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model_architecture
 from omegaconf import II
 from torch import Tensor, nn
 
-from ..methods import transformer
-from ..methods.contract import UsageError
-from ..methods.symbols import Symbols
-
-CANDIDATE_FLAGS = frozenset(
-    {
-        "iter_decode_with_beam",
-        "iter_decode_with_external_reranker",
-        "nbest",
-        "lenpen",
-        "rescore_norm",
-        "max_candidate_tokens",
-        "retain_iter_history",
-        "print_step",
-        "score_reference",
-        "collapse_repeats",
-    }
-)
-"""Decode flags that every architecture with candidates heeds."""
-STOP_FLAGS = frozenset({"stop_rule", "stop_window", "stop_distance", "iter_decode_force_max_iter"})
-"""Those of an architecture whose sentences may end before the last pass."""
-
-LATENT_FLAGS = frozenset(
-    {"iter_decode_max_iter", "gold_target_len", "decode_samples", "decode_sample_noise", "latent_inference"}
-)
-"""Those of an architecture with Gaussian latents."""
+from .. import compat
+from ..methods import lengths as length_classes
+from ..methods import noise, prediction, transformer
+from ..methods.contract import NetInput, Pass, UsageError
+from ..methods.symbols import Symbols, right_padded
+from ..methods.terms import Term
 
 
 @dataclass
@@ -149,13 +129,19 @@ def check_least(cfg: Any, **least: float) -> None:
 
 
 class DecodingModel(BaseFairseqModel):
-    """Base of the architectures that ``generators`` drive (``methods.contract.DecodingModel``)."""
+    """Base of the architectures that ``generators`` drive (``methods.contract.DecodingModel``).
 
-    generator: ClassVar[str] = "refinement"
+    A subclass sets ``passes``. They are views: modules that share the model's parts and add no weights, not registered
+    as its sub-modules, so that a checkpoint has each weight once, by the name of the part. A weight that is no part's
+    own is given to them with each call. They are not told of ``train`` and ``eval`` (their parts are) and never ask.
+    """
+
     criterions: ClassVar[Tuple[str, ...]] = ()
-    decode_flags: ClassVar[FrozenSet[str]] = CANDIDATE_FLAGS
-    candidate_flags: ClassVar[Tuple[str, ...]] = ("iter_decode_with_beam",)
-    silent_iterations: ClassVar[int] = 0
+    inputs: ClassVar[Tuple[str, ...]] = ("keys",)
+    loss_terms: Callable[..., List[Term]]
+    """(net_input, target, is_token, each of ``inputs`` by name) to loss terms. ``target``: (B, T) right-padded ids that
+    end in ``</s>``; ``is_token``: (B, T) where it is no padding."""
+    passes: Mapping[str, Pass]
 
     def __init__(self, cfg: TransformerConfig, symbols: Symbols, source_size: int) -> None:
         """``source_size``: types in the source dictionary; the target's is ``symbols.size``."""
@@ -174,23 +160,76 @@ class DecodingModel(BaseFairseqModel):
             raise UsageError(f"--encoder-embed-dim {cfg.encoder_embed_dim} is no multiple of the attention heads")
         return cls(cfg, task.symbols, len(task.source_dictionary))
 
-    def required(self, given: Optional[Tensor]) -> Tensor:
-        """What a criterion must give ``forward``. Raises UsageError where it did not."""
-        if given is None:
+    @property
+    def name(self) -> str:
+        return getattr(self.cfg, "_name", None) or type(self).__name__
+
+    def forward(
+        self, net_input: Optional[NetInput] = None, target: Optional[Tensor] = None, **columns: Any
+    ) -> List[Term]:
+        """Loss terms of a batch (``methods.contract``). Raises UsageError for what another criterion gives."""
+        if net_input is None or target is None or not set(self.inputs) <= columns.keys():
             raise UsageError(f"this --arch is trained with --criterion {' or '.join(self.criterions)}")
-        return given
+        target, is_token = right_padded(target, self.symbols.pad)
+        return self.loss_terms(net_input, target, is_token, **{name: columns[name] for name in self.inputs})
+
+    def run(self, name: str, *tensors: Any) -> Any:
+        """Call one of the passes."""
+        return self.passes[name].module(*tensors)
+
+    def project(self, states: Tensor) -> Tensor:
+        """Vocabulary logits (…, V) of (…, D) states."""
+        return self.run("project", states)
 
     def max_positions(self) -> Tuple[int, int]:
         """Longest source and target, in tokens with the end symbol."""
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
+    def refine(self, state: Any, step: int, steps: int) -> Any:
+        """A model of one pass, whose options have no ``Refinement``, is never asked to refine."""
+        return state
+
+    def max_steps(self, asked: int) -> int:
+        return asked
+
     @property
-    def counted(self) -> Dict[str, nn.Module]:
-        return {"encoder": self.encoder, "decoder": self.decoder}
+    def banned(self) -> Tuple[int, ...]:
+        """Ids that a decode never gives; ``<mask>`` has no output."""
+        return self.symbols.pad, self.symbols.bos
+
+    def most_probable(self, logits: Tensor, is_token: Tensor) -> Tuple[Tensor, Tensor]:
+        """(R, T, V) logits to (R, T) tokens and their log-probabilities in nats, padded where ``is_token`` is False."""
+        tokens, scores = prediction.most_probable(logits, self.banned)
+        return tokens.masked_fill(~is_token, self.symbols.pad), scores.masked_fill(~is_token, 0.0)
+
+    def target_log_probs(self, logits: Tensor, target: Tensor, is_token: Tensor) -> Tensor:
+        """(B, T) log-probabilities of given tokens in nats, 0 at pads."""
+        log_probs = logits.float().log_softmax(-1).gather(2, target[..., None])[..., 0]
+        return log_probs.masked_fill(~is_token, 0.0)
+
+    def lengths_around(self, lengths: Tensor, n: int) -> Tensor:
+        """(B,) lengths to the (B, n) around each within what the model can write."""
+        return length_classes.window(lengths, n, self.cfg.max_target_positions)
+
+    def source_facts(self, source: Tensor, is_token: Tensor) -> Dict[str, Tensor]:
+        """What ``Encoded`` holds of (B, S) right-padded source ids."""
+        is_empty = ~(is_token & (source != self.symbols.eos)).any(1)
+        return {"keys": noise.source_keys(source, is_token), "is_empty": is_empty}
 
     def initialize(self) -> None:
         """Draw all weights as ``--initialization`` says."""
         self.apply(transformer.INITIALIZATIONS[str(self.cfg.initialization)])
+
+    @property
+    def is_prenorm(self) -> bool:
+        return self.cfg.normalize_before
+
+    def build_embedding(self, table: nn.Embedding, longest: int) -> transformer.TokenEmbedding:
+        cfg = self.cfg
+        is_scaled, is_learned = str(cfg.initialization) == "xavier", str(cfg.positions) == "learned"
+        return transformer.TokenEmbedding(
+            table, longest, dropout=cfg.dropout, is_scaled=is_scaled, is_learned=is_learned
+        )
 
     def build_stack(
         self, side: str, layers: int = 0, has_source: Optional[bool] = None, **others: Any
@@ -207,7 +246,7 @@ class DecodingModel(BaseFairseqModel):
             getattr(cfg, f"{side}_ffn_embed_dim"),
             getattr(cfg, f"{side}_attention_heads"),
             **{
-                "is_prenorm": cfg.normalize_before,
+                "is_prenorm": self.is_prenorm,
                 "has_source": side == "decoder" if has_source is None else has_source,
                 "activation": str(cfg.activation_fn),
                 "dropout": cfg.dropout,
@@ -218,22 +257,59 @@ class DecodingModel(BaseFairseqModel):
         )
 
 
-class TokenEmbedding(nn.Module):
-    """Token embedding + position embedding, then dropout; batches are right-padded.
+class GaussianModel(DecodingModel):
+    """Base of the models with Gaussian latents, whose vocabulary projection has a bias."""
 
-    Under ``xavier`` tokens are scaled by √d (Vaswani et al. 2017, section 3.4), under ``bert`` they are not.
+    cfg: GaussianConfig
+    bias: nn.Parameter
+
+    def project(self, states: Tensor) -> Tensor:
+        return self.run("project", states, self.bias)
+
+    @property
+    def is_prenorm(self) -> bool:
+        return not self.cfg.post_norm
+
+
+class BuiltOn:
+    """For an architecture that stands on the trained model of another checkpoint, which is read in training alone.
+
+    The task puts its options among the model's and its weights into it, so that the checkpoints to come stand alone.
+    ``base_path``: the option that names the checkpoint; ``base_options``: the one in which its options are kept, as
+    JSON; ``base_module``: the attribute in which the model holds it.
     """
 
-    def __init__(self, table: nn.Embedding, longest: int, cfg: TransformerConfig) -> None:
-        super().__init__()
-        self.tokens, self.dropout = table, nn.Dropout(cfg.dropout)
-        self.scale = table.embedding_dim**0.5 if str(cfg.initialization) == "xavier" else 1.0
-        kind = nn.Embedding if str(cfg.positions) == "learned" else transformer.Sinusoids
-        self.positions = kind(longest, table.embedding_dim)
+    base_path: ClassVar[str]
+    base_options: ClassVar[str]
+    base_module: ClassVar[str]
+    stands_on = ""
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """(B, T) ids to (B, T, D), before dropout."""
-        return self.scale * self.tokens(tokens) + self.positions.weight[: tokens.size(1)]
+    @classmethod
+    def read_base(cls, cfg: Any) -> Optional[Dict[str, Any]]:
+        """The checkpoint that the options name, its options now among them; None where they name none.
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.dropout(self.embed(tokens))
+        Raises UsageError where it cannot be read or is none of ours, or where its options were given by hand.
+        """
+        path = getattr(cfg, cls.base_path)
+        if getattr(cfg, cls.base_options) and not path:
+            written, named = (f"--{name.replace('_', '-')}" for name in (cls.base_options, cls.base_path))
+            raise UsageError(f"{written} is for the program to write; {named} names the checkpoint")
+        if not path:
+            return None
+        state = compat.load_checkpoint(path)
+        setattr(cfg, cls.base_options, compat.model_options(state, path))
+        return state
+
+    def load_base(self, state: Dict[str, Any]) -> None:
+        """Takes over the weights of the checkpoint that ``read_base`` gave."""
+        self.stands_on = getattr(self.cfg, self.base_path)  # type: ignore[attr-defined]
+        compat.load_weights(getattr(self, self.base_module), state, self.stands_on)
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **options: Any) -> Any:
+        """Raises UsageError where a training would go on from one on top of another model than ``stands_on``."""
+        base = getattr(self, self.base_module).state_dict()
+        saved = {key: state_dict.get(f"{self.base_module}.{key}", value) for key, value in base.items()}
+        if self.stands_on and not all(saved[key].to(value).equal(value) for key, value in base.items()):
+            flag = f"--{self.base_path.replace('_', '-')}"
+            raise UsageError(f"{flag} {self.stands_on} is not what the checkpoint stands on; take another --save-dir")
+        return super().load_state_dict(state_dict, *args, **options)  # type: ignore[misc]

@@ -10,21 +10,30 @@ scaled by the width of a head; the choice between J_LVM and J_DAE is drawn for e
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor, nn
 
 from ..methods import iterative_refinement as method
 from ..methods import lengths as length_classes
-from ..methods import noise, prediction
-from ..methods.contract import Ask, Encoded, Finished, LengthStarts, Scored, State, UsageError
+from ..methods import noise, options, prediction
+from ..methods.contract import (
+    Encoded,
+    Finished,
+    LengthProposals,
+    NetInput,
+    Pass,
+    Request,
+    Scored,
+    State,
+    UsageError,
+)
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Classes, Term, Tokens
-from ..methods.transformer import Memory, Stack, padding_mask
+from ..methods.transformer import Memory, Projection, padding_mask
 from . import base
 
 LONGEST_OFFSET = 20
@@ -75,10 +84,15 @@ class IterativeRefinementConfig(base.VaswaniConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class IterativeRefinementOptions(options.Candidates, options.Lengths, options.Samples, options.Stopping):
+    iterations: int = options.own(options.Refinement, "iterations", 4)
+    stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
+
+
+@dataclass(frozen=True, kw_only=True)
 class IterativeRefinementEncoded(Encoded):
     """``copied``: (B, S, D) source embeddings with positions; ``memories``: the source for decoder 1 and decoder 2."""
 
-    source: Tensor
     copied: Tensor
     lengths: Tensor
     is_source: Optional[Tensor]
@@ -87,7 +101,7 @@ class IterativeRefinementEncoded(Encoded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IterativeRefinementStarts(LengthStarts):
+class IterativeRefinementProposals(LengthProposals):
     """``samples``: how many runs there are beside the deterministic one; ``keys``: (R,) their noise keys."""
 
     samples: int
@@ -118,11 +132,7 @@ class IterativeRefinementModel(base.DecodingModel):
     """Shapes as in ``methods.contract``; lengths count ``</s>``, which is predicted like any token."""
 
     criterions = ("token_length",)
-    decode_flags = (
-        base.CANDIDATE_FLAGS | base.STOP_FLAGS | {"iter_decode_max_iter", "gold_target_len", "decode_samples"}
-    )
-    silent_iterations = 4
-    default_stop_rule = "fixed-point"
+    decode_options = IterativeRefinementOptions
 
     def __init__(self, cfg: IterativeRefinementConfig, symbols: Symbols, source_size: int) -> None:
         super().__init__(cfg, symbols, source_size)
@@ -137,16 +147,14 @@ class IterativeRefinementModel(base.DecodingModel):
             )
         dim = cfg.encoder_embed_dim
         shared = nn.Embedding(symbols.size, dim) if cfg.share_all_embeddings else None
-        self.source_embedding = base.TokenEmbedding(
-            shared or nn.Embedding(source_size, dim), cfg.max_source_positions, cfg
-        )
-        self.target_embedding = base.TokenEmbedding(
-            shared or nn.Embedding(symbols.size, dim), cfg.max_target_positions, cfg
+        self.source_embedding = self.build_embedding(shared or nn.Embedding(source_size, dim), cfg.max_source_positions)
+        self.target_embedding = self.build_embedding(
+            shared or nn.Embedding(symbols.size, dim), cfg.max_target_positions
         )
         self.encoder = self.build_stack("encoder", is_highway=True)
-        blocks = {"is_highway": True, "has_positions": True, "is_blind": cfg.mask_diagonal}
+        blocks = {"is_highway": True, "has_positions": True}
         later = self.build_stack("decoder", **blocks)
-        self.decoder = Decoders(later if cfg.share_decoders else self.build_stack("decoder", **blocks), later)
+        self.decoder = method.Decoders(later if cfg.share_decoders else self.build_stack("decoder", **blocks), later)
         # decoder 1 has an output of its own; that of decoder 2 is the table by which it reads words
         self.first_output = shared or nn.Embedding(symbols.size, dim)
         if cfg.share_decoders:
@@ -154,106 +162,86 @@ class IterativeRefinementModel(base.DecodingModel):
         hidden: List[nn.Module] = [nn.Linear(dim, dim), nn.ReLU()] if str(cfg.length_head) == "mlp" else []
         self.length_head = nn.Sequential(*hidden, nn.Linear(dim, 2 * LONGEST_OFFSET + 1))
         self.initialize()
+        self.passes = self.networks()
+
+    def networks(self) -> "dict[str, Pass]":
+        cfg, embedding, decoder = self.cfg, self.target_embedding, self.decoder
+        is_linear, next_input = str(cfg.length_head) == "linear", str(cfg.next_input)
+        encode = method.Encoder(
+            *(self.source_embedding, self.encoder, decoder, self.length_head),
+            attends_top=cfg.attend_top,
+            reads_all=is_linear,
+            is_detached=is_linear or self.stops("length"),
+        )
+        reads = {"reads_words": next_input != "hidden", "reads_hidden": next_input != "words"}
+        return {
+            "encode": Pass(encode, "encoder"),
+            "first": Pass(method.FirstPass(embedding, decoder.first, cfg.mask_diagonal), "decoder"),
+            "project_first": Pass(Projection(self.first_output, self.symbols.size)),
+            "next": Pass(method.NextPass(embedding, decoder.later, cfg.mask_diagonal, **reads), "decoder"),
+            "project": Pass(Projection(embedding.tokens, self.symbols.size)),
+        }
 
     def stops(self, what: str) -> bool:
         """Whether ``--stop-gradient`` names ``hidden`` or ``length``."""
         return str(self.cfg.stop_gradient) in (what, "both")
 
-    def encode(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None) -> IterativeRefinementEncoded:
-        source, is_source = right_padded(src_tokens, self.symbols.pad)
+    def encode(self, net_input: NetInput) -> IterativeRefinementEncoded:
+        source, is_source = right_padded(net_input["src_tokens"], self.symbols.pad)
         mask = padding_mask(is_source)
-        copied = self.source_embedding.embed(source)
-        states = self.encoder.states(self.source_embedding.dropout(copied), mask)
+        copied, memories, offset_log_probs = self.run("encode", source, is_source, mask)
         return IterativeRefinementEncoded(
-            source=source,
+            **self.source_facts(source, is_source),
             copied=copied,
             lengths=is_source.sum(1),
             is_source=mask,
-            memories=self.decoder.project(states[-1] if self.cfg.attend_top else states),
-            offset_log_probs=self.offset_logits([copied, *states], is_source).float().log_softmax(1),
+            memories=memories,
+            offset_log_probs=offset_log_probs,
         )
-
-    def offset_logits(self, states: List[Tensor], is_source: Tensor) -> Tensor:
-        """(B, 41) of T − S from −20: from the mean of the top states, or of the sum of all of them."""
-        is_linear = str(self.cfg.length_head) == "linear"
-        read = torch.stack(states).sum(0) if is_linear else states[-1]
-        if is_linear or self.stops("length"):
-            read = read.detach()
-        mean = (read * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True).clamp(min=1)
-        return self.length_head(mean)
 
     def first_pass(
         self, encoded: IterativeRefinementEncoded, lengths: Tensor, mask: Optional[Tensor], width: int
     ) -> Tensor:
         """Decoder 1 over the copied source: (R, width, D) states."""
         places = method.copied_places(encoded.lengths, lengths, width)
-        copied = encoded.copied.gather(1, places[..., None].expand(-1, -1, encoded.copied.size(-1)))
-        return self.run(copied + self.positions(width), encoded, mask, is_first=True)
+        return self.run("first", encoded.copied, places, mask, encoded.memories[0], encoded.is_source)
 
     def next_pass(
         self, encoded: IterativeRefinementEncoded, tokens: Tensor, hidden: Tensor, mask: Optional[Tensor]
     ) -> Tensor:
         """Decoder 2 over the words and hidden states of the pass before: (R, T, D) states."""
-        read = self.positions(tokens.size(1)).expand_as(hidden)
-        if str(self.cfg.next_input) != "hidden":
-            read = read + self.target_embedding.scale * self.target_embedding.tokens(tokens)
-        if str(self.cfg.next_input) != "words":
-            read = read + (hidden.detach() if self.stops("hidden") else hidden)
-        return self.run(read, encoded, mask, is_first=False)
+        if self.stops("hidden"):
+            hidden = hidden.detach()
+        return self.run("next", tokens, hidden, mask, encoded.memories[1], encoded.is_source)
 
-    def positions(self, width: int) -> Tensor:
-        return self.target_embedding.positions.weight[:width]
+    def project(self, states: Tensor, step: int = 1) -> Tensor:
+        """Vocabulary logits (…, V) of the states after ``step`` refinements, without bias."""
+        return self.run("project" if step else "project_first", states)
 
-    def run(self, x: Tensor, encoded: IterativeRefinementEncoded, mask: Optional[Tensor], is_first: bool) -> Tensor:
-        return self.decoder(
-            self.target_embedding.dropout(x),
-            mask,
-            encoded.memories,
-            encoded.is_source,
-            self.positions(x.size(1)),
-            is_first,
-        )
-
-    def project(self, features: Tensor, is_first: bool) -> Tensor:
-        """Vocabulary logits (…, V), without bias."""
-        table = self.first_output if is_first else self.target_embedding.tokens
-        return F.linear(features, table.weight)
-
-    def forward(
-        self,
-        src_tokens: Tensor,
-        src_lengths: Tensor,
-        target: Optional[Tensor] = None,
-        keys: Optional[Tensor] = None,
-        **unknown: Any,
-    ) -> List[Term]:
-        """Loss terms: ``pass0`` … over all target tokens, ``length`` once a sentence (section 3.2).
-
-        ``target``: (B, T) ids ending in ``</s>``; ``keys``: (B,) noise keys. In validation nothing is corrupted.
-        """
-        keys = self.required(keys)
-        target, is_token = right_padded(self.required(target), self.symbols.pad)
-        encoded = self.encode(src_tokens, src_lengths)
-        terms = list(self.passes(encoded, target, is_token, keys))
-        # the criterion divides by the scored tokens of all terms
-        weight = len(terms) / (1.0 if str(self.cfg.pass_loss) == "sum" else self.cfg.train_refinements + 1)
+    def loss_terms(self, net_input: NetInput, target: Tensor, is_token: Tensor, keys: Tensor) -> List[Term]:
+        """``pass0`` … over all target tokens, ``length`` once a sentence (section 3.2). In validation nothing is
+        corrupted."""
+        encoded = self.encode(net_input)
         offset = (is_token.sum(1) - encoded.lengths).clamp(-LONGEST_OFFSET, LONGEST_OFFSET) + LONGEST_OFFSET
-        found: List[Term] = [*terms, Classes("length", encoded.offset_log_probs, offset)]
-        return [replace(term, weight=term.weight * weight) for term in found]
+        terms: List[Term] = [*self.pass_terms(encoded, target, is_token, keys)]
+        terms.append(Classes("length", encoded.offset_log_probs, offset))
+        passes = 1 if str(self.cfg.pass_loss) == "sum" else self.cfg.train_refinements + 1
+        return [replace(term, weight=term.weight / passes) for term in terms]
 
-    def passes(
+    def pass_terms(
         self, encoded: IterativeRefinementEncoded, target: Tensor, is_token: Tensor, keys: Tensor
     ) -> Iterator[Tokens]:
-        """The loss of the first pass and of each refinement: where the mixture is exact, of both kinds."""
+        """The loss of the first pass, whose tokens are counted, and of each refinement, which is about the same tokens:
+        where the mixture is exact, of both kinds."""
         cfg, lengths, mask = self.cfg, is_token.sum(1), padding_mask(is_token)
         share = cfg.lvm_share if self.training else 1.0
         reference, last = target[is_token], cfg.train_refinements
         hidden = self.first_pass(encoded, lengths, mask, target.size(1))
         for k in range(last + 1):
-            logits = self.project(hidden[is_token], is_first=k == 0)
+            logits = self.project(hidden[is_token], k)
             own = self.words(logits, noise.fold(keys, 3 * k), is_token)
             taught = own[is_token] if str(cfg.train_target) == "prediction" and k < last else reference
-            yield Tokens(f"pass{k}", logits, taught, share if k and cfg.exact_mixture else 1.0)
+            yield Tokens(f"pass{k}", logits, taught, share if k and cfg.exact_mixture else 1.0, is_counted=k == 0)
             if k == last:
                 return
             read = own
@@ -261,23 +249,24 @@ class IterativeRefinementModel(base.DecodingModel):
                 noisy = self.corrupted(noise.fold(keys, 3 * k + 1), target, lengths, k)
                 if cfg.exact_mixture:
                     states = self.next_pass(encoded, noisy, hidden, mask)[is_token]
-                    yield Tokens(f"denoise{k + 1}", self.project(states, is_first=False), reference, 1 - share)
+                    logits = self.project(states, k + 1)
+                    yield Tokens(f"denoise{k + 1}", logits, reference, 1 - share, is_counted=False)
                 else:
                     is_own = noise.uniform(noise.fold(keys, 3 * k + 2), 1) < share
                     read = torch.where(is_own, own, noisy)
             hidden = self.next_pass(encoded, read, hidden, mask)
 
     def words(self, logits: Tensor, keys: Tensor, is_token: Tensor) -> Tensor:
-        """(B, T) ids of what a pass said, (M, V) logits at the real positions: no gradient passes here."""
+        """(B, T) ids of what a pass gives, (M, V) logits at the real positions: no gradient passes here."""
         logits = logits.detach()
         if self.cfg.sampled_words and self.training:
-            said = prediction.sampled(logits, noise.uniform(keys, is_token.size(1))[is_token])
+            words = prediction.sampled(logits, noise.uniform(keys, is_token.size(1))[is_token])
         else:
-            said = prediction.greatest(logits.float())[1]
-        return said.new_full(is_token.shape, self.symbols.pad).masked_scatter(is_token, said)
+            words = prediction.greatest(logits.float())[1]
+        return words.new_full(is_token.shape, self.symbols.pad).masked_scatter(is_token, words)
 
     def corrupted(self, keys: Tensor, target: Tensor, lengths: Tensor, refinement: int) -> Tensor:
-        """The reference as the ``refinement``-th refinement, from 0, is to mend it."""
+        """The reference as the ``refinement``-th refinement, from 0, is to correct it."""
         cfg = self.cfg
         rate = cfg.corruption_rate
         if rate is None:
@@ -285,70 +274,66 @@ class IterativeRefinementModel(base.DecodingModel):
         symbols, by_count = self.symbols, str(cfg.corruption) == "count"
         return method.corruption(keys, target, lengths, rate, symbols.first_word, symbols.size, by_count)
 
-    def propose(self, encoded: IterativeRefinementEncoded, ask: Ask) -> IterativeRefinementStarts:
+    def propose(
+        self, encoded: IterativeRefinementEncoded, request: Request[IterativeRefinementOptions]
+    ) -> IterativeRefinementProposals:
         """The most probable length and those around it, or the reference's and those around it."""
         best = encoded.lengths + encoded.offset_log_probs.argmax(1) - LONGEST_OFFSET
-        middle = best if ask.lengths is None else ask.lengths
-        lengths = length_classes.window(middle, ask.n, self.cfg.max_target_positions).flatten()
-        samples, keys = int(ask.options.get("decode_samples", 0)), None
-        if samples:
-            candidate = torch.arange(ask.n, device=lengths.device).repeat(len(best))
-            keys = noise.fold(ask.seeds().repeat_interleave(ask.n), candidate)
-        return IterativeRefinementStarts(lengths=lengths, samples=samples, keys=keys)
+        middle = best if request.lengths is None else request.lengths
+        lengths = self.lengths_around(middle, request.n).flatten()
+        samples = request.options.decode_samples
+        keys = noise.candidate_keys(request.keys(), request.n) if samples else None
+        return IterativeRefinementProposals(lengths=lengths, samples=samples, keys=keys)
 
-    def start(self, encoded: IterativeRefinementEncoded, starts: IterativeRefinementStarts) -> IterativeRefinementState:
-        """Pass 1, by decoder 1, which says the same to all runs."""
-        is_token, mask = length_classes.canvas(starts.lengths)
-        hidden = self.first_pass(encoded, starts.lengths, mask, is_token.size(1))
-        hidden = hidden[:, None].expand(-1, 1 + starts.samples, -1, -1)
-        tokens, scores, words = self.said(hidden, is_token, starts.keys, 0)
+    def start(
+        self, encoded: IterativeRefinementEncoded, proposals: IterativeRefinementProposals
+    ) -> IterativeRefinementState:
+        """Pass 1, by decoder 1, which gives the same to all runs."""
+        is_token, mask = length_classes.canvas(proposals.lengths)
+        hidden = self.first_pass(encoded, proposals.lengths, mask, is_token.size(1))
+        hidden = hidden[:, None].expand(-1, 1 + proposals.samples, -1, -1)
+        tokens, scores, words = self.predicted(hidden, is_token, proposals.keys, 0)
         return IterativeRefinementState(
             tokens=tokens,
             scores=scores,
             words=words,
             hidden=hidden,
-            keys=starts.keys,
+            keys=proposals.keys,
             encoded=encoded,
             is_token=is_token,
             mask=mask,
         )
 
     def refine(self, state: IterativeRefinementState, step: int, steps: int) -> IterativeRefinementState:
-        """One pass of decoder 2, which says every word anew; the length stays."""
+        """One pass of decoder 2, which predicts every word anew; the length stays."""
         runs, encoded, mask = state.words.size(1), state.encoded, state.mask
         if runs > 1:
             rows = torch.arange(len(state.words), device=state.words.device).repeat_interleave(runs)
             encoded, mask = encoded.select(rows), None if mask is None else mask[rows]
         hidden = self.next_pass(encoded, state.words.flatten(0, 1), state.hidden.flatten(0, 1), mask)
         hidden = hidden.unflatten(0, (-1, runs))
-        tokens, scores, words = self.said(hidden, state.is_token, state.keys, step)
+        tokens, scores, words = self.predicted(hidden, state.is_token, state.keys, step)
         return replace(state, tokens=tokens, scores=scores, words=words, hidden=hidden)
 
-    def said(
+    def predicted(
         self, hidden: Tensor, is_token: Tensor, keys: Optional[Tensor], step: int
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """From (R, N, T, D) states: the tokens, scores and words of the state after ``step`` refinements."""
-        logits, banned = self.project(hidden, is_first=step == 0), (self.symbols.pad, self.symbols.bos)
+        logits = self.project(hidden, step)
         if keys is None:
-            tokens, scores = prediction.most_probable(logits[:, 0], banned)
-            words = tokens[:, None]
-        else:
-            tokens, scores = prediction.most_probable(prediction.mean_log_probs(logits), banned)
-            words = self.read_next(logits, noise.fold(keys, step), banned)
-        tokens = tokens.masked_fill(~is_token, self.symbols.pad)
-        return tokens, scores.masked_fill(~is_token, 0.0), words.masked_fill(~is_token[:, None], self.symbols.pad)
+            tokens, scores = self.most_probable(logits[:, 0], is_token)
+            return tokens, scores, tokens[:, None]
+        tokens, scores = self.most_probable(prediction.mean_log_probs(logits), is_token)
+        words = self.read_next(logits, noise.fold(keys, step))
+        return tokens, scores, words.masked_fill(~is_token[:, None], self.symbols.pad)
 
-    def read_next(self, logits: Tensor, keys: Tensor, banned: Tuple[int, ...]) -> Tensor:
+    def read_next(self, logits: Tensor, keys: Tensor) -> Tensor:
         """(R, N, T) words of (R, N, T, V) logits: the first run's most probable ones, samples of each other's."""
         rows, runs, width, _ = logits.shape
-        best, _ = prediction.most_probable(logits[:, 0], banned)
-        logits = logits[:, 1:].index_fill(-1, torch.tensor(banned, device=logits.device), -torch.inf)
-        run = torch.arange(runs - 1, device=keys.device).repeat(rows)
-        draws = noise.uniform(noise.fold(keys.repeat_interleave(runs - 1), run), width).view(rows, runs - 1, width)
+        best, _ = prediction.most_probable(logits[:, 0], self.banned)
+        logits = logits[:, 1:].index_fill(-1, torch.tensor(self.banned, device=logits.device), -torch.inf)
+        draws = noise.uniform(noise.candidate_keys(keys, runs - 1), width).view(rows, runs - 1, width)
         return torch.cat([best[:, None], prediction.sampled(logits, draws)], 1)
-
-    def max_steps(self, asked: int) -> int:
-        return asked
 
     def finish(self, state: IterativeRefinementState) -> Finished:
         return Finished(state.tokens, state.scores)
@@ -359,40 +344,14 @@ class IterativeRefinementModel(base.DecodingModel):
         A proxy: passes before it have their own words, which the target need not have.
         """
         target, is_token = right_padded(target, self.symbols.pad)
-        lengths, mask = is_token.sum(1), padding_mask(is_token)
+        lengths, mask, last = is_token.sum(1), padding_mask(is_token), self.cfg.train_refinements
         hidden = self.first_pass(encoded, lengths, mask, target.size(1))
-        for k in range(self.cfg.train_refinements):
-            _, _, words = self.said(hidden[:, None], is_token, None, k)
-            hidden = self.next_pass(encoded, words[:, 0], hidden, mask)
-        logits = self.project(hidden, is_first=not self.cfg.train_refinements).float()
-        log_probs = logits.log_softmax(-1).gather(2, target[..., None])[..., 0].masked_fill(~is_token, 0.0)
+        for k in range(last):
+            words, _, _ = self.predicted(hidden[:, None], is_token, None, k)
+            hidden = self.next_pass(encoded, words, hidden, mask)
         offset = (lengths - encoded.lengths).clamp(-LONGEST_OFFSET, LONGEST_OFFSET) + LONGEST_OFFSET
-        return Scored(log_probs, encoded.offset_log_probs.gather(1, offset[:, None])[:, 0], "proxy")
-
-
-class Decoders(nn.Module):
-    """Decoder 1 for the first pass, decoder 2 for every other: one module, whose passes are counted together."""
-
-    def __init__(self, first: Stack, later: Stack) -> None:
-        super().__init__()
-        self.first, self.later = first, later
-
-    def project(self, states: "Tensor | List[Tensor]") -> Tuple[Tuple[Memory, ...], Tuple[Memory, ...]]:
-        """The source for either, projected once where they are one."""
-        later = self.later.project(states)
-        return (later if self.first is self.later else self.first.project(states)), later
-
-    def forward(
-        self,
-        x: Tensor,
-        is_token: Optional[Tensor],
-        memories: Tuple[Tuple[Memory, ...], Tuple[Memory, ...]],
-        is_source: Optional[Tensor],
-        positions: Tensor,
-        is_first: bool,
-    ) -> Tensor:
-        decoder, memory = (self.first, memories[0]) if is_first else (self.later, memories[1])
-        return decoder(x, is_token, memory, is_source, positions)
+        of_length = encoded.offset_log_probs.gather(1, offset[:, None])[:, 0]
+        return Scored(self.target_log_probs(self.project(hidden, last), target, is_token), of_length, "proxy")
 
 
 # As in mask-predict: pre-norm forgives a high learning rate.

@@ -2,9 +2,9 @@
 
 Lee, Shu & Cho 2020, arXiv 2009.07177, sections 3.2, 3.3. ``--latent-model`` is a trained ``lanmt_continuous``,
 frozen; its options and weights are saved with its own, so that a refiner's checkpoint stands alone. The network is
-taught the way that delta inference would go: its step s(z) regresses on z̃ − z, z̃ being ``--delta-steps`` delta steps
-from z (``--criterion score_matching``). ``--refiner score``: s is what the network says. ``--refiner energy``: s is the
-gradient of a number that it says of the whole sentence, the energy's negative.
+taught where delta inference would go: its step s(z) regresses on z̃ − z, z̃ being ``--delta-steps`` delta steps
+from z (``--criterion score_matching``). ``--refiner score``: s is what the network gives. ``--refiner energy``: s is
+the gradient of a number that it gives for the whole sentence, the negative energy.
 
 Decoding: z ← z + α s(z), ``--iter-decode-max-iter`` times, then one decoder pass and one projection on the vocabulary.
 
@@ -13,22 +13,20 @@ shrinks the noise by a factor from 0 to 1 (one for each sentence; there, one for
 decoding starts. From ``--rollout-start`` updates on a start is, half of the time, moved by the network's own steps.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple, Type
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import register_model, register_model_architecture
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 
 from .. import compat
-from ..methods import gaussian, noise
-from ..methods.contract import Ask, Encoded, Finished, Scored, Starts, State, UsageError
-from ..methods.symbols import right_padded
-from ..methods.terms import Moves, Term
-from ..methods.transformer import INITIALIZATIONS, Memory, padding_mask
+from ..methods import gaussian, noise, options
+from ..methods import lanmt_refiner as method
+from ..methods.contract import Encoded, Finished, NetInput, Pass, Proposals, Request, Scored, State, UsageError
+from ..methods.terms import Steps, Term
+from ..methods.transformer import INITIALIZATIONS, Memory, SourceMemory, padding_mask
 from . import base
 
 
@@ -45,7 +43,7 @@ class LanmtRefinerConfig(FairseqDataclass):
     dropout: float = field(default=0.1, metadata={"help": "dropout probability"})
     attention_dropout: float = field(default=0.0, metadata={"help": "dropout of attention weights"})
     activation_dropout: float = field(default=0.0, metadata={"help": "dropout inside the feed-forward layers"})
-    delta_steps: int = field(default=4, metadata={"help": "delta steps whose way the network learns"})
+    delta_steps: int = field(default=4, metadata={"help": "delta steps that the network learns to make at once"})
     start_points: ChoiceEnum(["scaled", "prior"]) = field(  # type: ignore[valid-type]
         default="scaled", metadata={"help": "the prior's noise shrunk by a factor from 0 to 1 (code), or whole (talk)"}
     )
@@ -57,6 +55,18 @@ class LanmtRefinerConfig(FairseqDataclass):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreOptions(options.Candidates, options.Lengths, options.LatentSteps):
+    iterations: int = options.own(options.Refinement, "iterations", 1)
+    stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
+    latent_inference: str = options.own(options.LatentSearch, "latent_inference", "score", ("score", "delta", "mean"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyOptions(ScoreOptions):
+    latent_inference: str = options.own(options.LatentSearch, "latent_inference", "energy", ("energy", "delta", "mean"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RefinerEncoded(Encoded):
     """``latent``: what the latent model knows of the source; ``memory``: the source for the network."""
 
@@ -65,7 +75,7 @@ class RefinerEncoded(Encoded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefinerStarts(Starts):
+class RefinerProposals(Proposals):
     """``latent``: the latent model's; ``inference``: how they are refined; ``step_size``: α of the network's steps."""
 
     latent: Any
@@ -75,7 +85,7 @@ class RefinerStarts(Starts):
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerState(State):
-    """``latent``: the latent model's state; ``tokens`` are its own, None while nothing was said.
+    """``latent``: the latent model's state; ``tokens`` are its own, None while nothing was decoded.
 
     ``step_size``: α of the network's steps, None where steps are the latent model's own.
     """
@@ -85,54 +95,12 @@ class RefinerState(State):
     step_size: Optional[float]
 
 
-class StepNetwork(nn.Module):
-    """s(z): (B, T, Z) latents to (B, T, Z) steps, 0 at pads. It knows neither positions nor the number of the step."""
-
-    def __init__(self, stack: Any, dim: int, latent_size: int, is_energy: bool) -> None:
-        super().__init__()
-        self.stack, self.is_energy = stack, is_energy
-        self.lift = nn.Linear(latent_size, dim)
-        self.output = nn.Linear(dim, 1 if is_energy else latent_size, bias=not is_energy)
-        if is_energy:  # what is added last changes no slope: it would never have a gradient
-            last = stack.norm if isinstance(stack.norm, nn.LayerNorm) else stack.layers[-1].around_feed.norm
-            last.bias.requires_grad_(False)
-
-    def features(self, latents: Tensor, mask: Optional[Tensor], memory: Any, is_source: Optional[Tensor]) -> Tensor:
-        return self.stack(self.lift(latents.to(self.lift.weight.dtype)), mask, memory, is_source)
-
-    def height(self, latents: Tensor, mask: Optional[Tensor], memory: Any, is_source: Optional[Tensor]) -> Tensor:
-        """(B,) the energy's negative: of the mean over a sentence's positions."""
-        states = self.features(latents, mask, memory, is_source)
-        if mask is None:
-            return self.output(states.mean(1))[:, 0]
-        return self.output((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1))[:, 0]
-
-    def forward(self, latents: Tensor, mask: Optional[Tensor], memory: Any, is_source: Optional[Tensor]) -> Tensor:
-        if self.is_energy:
-            return self.slope(latents, mask, memory, is_source)
-        step = self.output(self.features(latents, mask, memory, is_source)).float()
-        return step if mask is None else step.masked_fill(~mask[..., None], 0.0)
-
-    def slope(self, latents: Tensor, mask: Optional[Tensor], memory: Any, is_source: Optional[Tensor]) -> Tensor:
-        """The gradient of ``height``, also under ``no_grad``; elsewhere it has a gradient itself."""
-        is_taught = torch.is_grad_enabled()
-        # the fused kernels of attention have no second derivative, which training alone asks for
-        kernels = sdpa_kernel(SDPBackend.MATH) if is_taught else nullcontext()
-        with torch.enable_grad(), kernels:
-            place = latents.detach().requires_grad_()
-            total = self.height(place, mask, memory, is_source).float().sum()
-            return torch.autograd.grad(total, place, create_graph=is_taught)[0]
-
-
 @register_model("lanmt_refiner", dataclass=LanmtRefinerConfig)
-class LanmtRefinerModel(base.DecodingModel):
+class LanmtRefinerModel(base.BuiltOn, base.DecodingModel):
     """Shapes as in ``methods.contract``. The latent model's weights are this model's, without gradients."""
 
     criterions = ("score_matching",)
-    decode_flags = base.CANDIDATE_FLAGS | base.STOP_FLAGS | base.LATENT_FLAGS | {"latent_step_size"}
-    candidate_flags = ("iter_decode_with_beam", "decode_samples")
-    silent_iterations = 1
-    default_stop_rule = "fixed-point"
+    base_path, base_options, base_module = "latent_model", "latent_options", "latent"
 
     def __init__(self, cfg: LanmtRefinerConfig, latent: Any) -> None:
         super().__init__(latent.cfg, latent.symbols, 0)
@@ -144,10 +112,11 @@ class LanmtRefinerModel(base.DecodingModel):
         dim, is_energy = latent.cfg.encoder_embed_dim, str(cfg.refiner) == "energy"
         drops = {name: getattr(cfg, name) for name in ("dropout", "attention_dropout", "activation_dropout")}
         stack = latent.build_stack("decoder", cfg.refiner_layers, **drops)
-        self.network = StepNetwork(stack, dim, latent.cfg.latent_size, is_energy)
+        self.network = method.StepNetwork(stack, dim, latent.cfg.latent_size, is_energy)
         self.network.apply(INITIALIZATIONS[str(latent.cfg.initialization)])
         self.update = 0
-        self.stands_on = ""
+        ours = {"remember_step": Pass(SourceMemory(self.network.stack)), "step": Pass(self.network, "refiner")}
+        latent.passes = self.passes = {**latent.passes, **ours}  # one mapping: what is put into it serves both
 
     @classmethod
     def build_model(cls, cfg: LanmtRefinerConfig, task: Any) -> "LanmtRefinerModel":
@@ -158,27 +127,9 @@ class LanmtRefinerModel(base.DecodingModel):
             raise UsageError(f"--latent-model {cfg.latent_model} is no --arch lanmt_continuous")
         return cls(cfg, latent)
 
-    def load_state_dict(self, state_dict: Any, *args: Any, **options: Any) -> Any:
-        """Raises UsageError where a training on top of ``stands_on`` would go on from one on top of another model."""
-        own = self.latent.state_dict()
-        saved = {name: state_dict[f"latent.{name}"] for name in own if f"latent.{name}" in state_dict}
-        if self.stands_on and not all(saved[name].to(own[name]).equal(own[name]) for name in saved):
-            raise UsageError(
-                f"--latent-model {self.stands_on} is not what the checkpoint stands on; take another --save-dir"
-            )
-        return super().load_state_dict(state_dict, *args, **options)
-
     @property
-    def inferences(self) -> Tuple[str, ...]:
-        return str(self.cfg.refiner), "delta", "mean"
-
-    @property
-    def sample_noise(self) -> float:
-        return self.latent.sample_noise
-
-    @property
-    def counted(self) -> Any:
-        return {**self.latent.counted, "refiner": self.network}
+    def decode_options(self) -> Type[ScoreOptions]:
+        return EnergyOptions if str(self.cfg.refiner) == "energy" else ScoreOptions
 
     def max_positions(self) -> Tuple[int, int]:
         return self.latent.max_positions()
@@ -194,30 +145,20 @@ class LanmtRefinerModel(base.DecodingModel):
         super().set_num_updates(update)
         self.update = update
 
-    def forward(
-        self,
-        src_tokens: Tensor,
-        src_lengths: Tensor,
-        target: Optional[Tensor] = None,
-        keys: Optional[Tensor] = None,
-        **unknown: Any,
-    ) -> List[Term]:
-        """One term: the network's step, and the way of delta inference, at each position (section 3.2).
+    def loss_terms(self, net_input: NetInput, target: Tensor, is_token: Tensor, keys: Tensor) -> List[Term]:
+        """The network's step, and its target, where delta inference goes, at each position (section 3.2).
 
-        Lengths are the reference's. ``target``: (B, T) ids ending in ``</s>``; ``keys``: (B,) noise keys. Validation
-        starts at the prior's mean.
+        Lengths are the reference's. Validation starts at the prior's mean.
         """
-        keys, latent = self.required(keys), self.latent
-        target, is_token = right_padded(self.required(target), self.symbols.pad)
-        mask = padding_mask(is_token)
+        latent, mask = self.latent, padding_mask(is_token)
         with torch.no_grad():
-            encoded = latent.encode(src_tokens, src_lengths)
-            mean, std = latent.expect(encoded, target.size(1), mask)
-        memory = self.network.stack.project(encoded.states)
+            encoded = latent.encode(net_input)
+            mean, std = latent.expect(encoded, is_token, mask)
+        memory = self.run("remember_step", encoded.states)
         with torch.no_grad():
             start = self.start_points(keys, mean, std, mask, memory, encoded.mask) if self.training else mean
-            way = latent.delta(encoded, start, is_token, mask, self.cfg.delta_steps) - start
-        return [Moves("step", self.network(start, mask, memory, encoded.mask), way, is_token)]
+            step_target = latent.delta(encoded, start, is_token, mask, self.cfg.delta_steps) - start
+        return [Steps("step", self.run("step", start, mask, memory, encoded.mask), step_target, is_token)]
 
     def start_points(
         self, keys: Tensor, mean: Tensor, std: Tensor, mask: Optional[Tensor], memory: Any, is_source: Optional[Tensor]
@@ -232,28 +173,29 @@ class LanmtRefinerModel(base.DecodingModel):
             return start
         moved = start
         for _ in range(cfg.rollout_steps):
-            moved = moved + cfg.rollout_step_size * self.network(moved, mask, memory, is_source)
+            moved = moved + cfg.rollout_step_size * self.run("step", moved, mask, memory, is_source)
         return torch.where(noise.uniform(parts[2], 1)[..., None] < cfg.rollout_share, moved, start)
 
-    def encode(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None) -> RefinerEncoded:
-        latent = self.latent.encode(src_tokens, src_lengths)
-        return RefinerEncoded(source=latent.source, latent=latent, memory=self.network.stack.project(latent.states))
+    def encode(self, net_input: NetInput) -> RefinerEncoded:
+        latent = self.latent.encode(net_input)
+        memory = self.run("remember_step", latent.states)
+        return RefinerEncoded(keys=latent.keys, is_empty=latent.is_empty, latent=latent, memory=memory)
 
-    def propose(self, encoded: RefinerEncoded, ask: Ask) -> RefinerStarts:
-        latent = self.latent.propose(encoded.latent, ask)
-        return RefinerStarts(
+    def propose(self, encoded: RefinerEncoded, request: Request[ScoreOptions]) -> RefinerProposals:
+        latent = self.latent.propose(encoded.latent, request)
+        return RefinerProposals(
             lengths=latent.lengths,
             latent=latent,
-            inference=ask.options["latent_inference"],
-            step_size=ask.options["latent_step_size"],
+            inference=request.options.latent_inference,
+            step_size=request.options.latent_step_size,
         )
 
-    def start(self, encoded: RefinerEncoded, starts: RefinerStarts) -> RefinerState:
-        """Where the network begins, undecoded; or what the latent model says first."""
-        latent = self.latent.begin(encoded.latent, starts.latent)
-        if starts.inference == str(self.cfg.refiner):
-            return RefinerState(latent=latent, memory=encoded.memory, step_size=starts.step_size)
-        latent = self.latent.said(latent)
+    def start(self, encoded: RefinerEncoded, proposals: RefinerProposals) -> RefinerState:
+        """Where the network begins, not decoded; or what the latent model decodes first."""
+        latent = self.latent.proposed(encoded.latent, proposals.latent)
+        if proposals.inference == str(self.cfg.refiner):
+            return RefinerState(latent=latent, memory=encoded.memory, step_size=proposals.step_size)
+        latent = self.latent.decoded(latent)
         return RefinerState(tokens=latent.tokens, latent=latent, memory=encoded.memory, step_size=None)
 
     def refine(self, state: RefinerState, step: int, steps: int) -> RefinerState:
@@ -262,18 +204,26 @@ class LanmtRefinerModel(base.DecodingModel):
         if state.step_size is None:
             latent = self.latent.refine(latent, step, steps)
             return replace(state, tokens=latent.tokens, latent=latent)
-        move = self.network(latent.latents, latent.mask, state.memory, latent.encoded.mask)
+        move = self.run("step", latent.latents, latent.mask, state.memory, latent.encoded.mask)
         return replace(state, latent=replace(latent, latents=latent.latents + state.step_size * move))
 
-    def max_steps(self, asked: int) -> int:
-        return asked
+    def latents(self, state: RefinerState) -> Tensor:
+        return state.latent.latents
+
+    def posterior_latents(self, state: RefinerState, target: Tensor) -> Tensor:
+        return self.latent.posterior_latents(state.latent, target)
+
+    def latent_steps(self, state: RefinerState, latents: Tensor) -> Tensor:
+        rows = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)
+        encoded = state.latent.encoded.select(rows)
+        return self.run("step", latents, None, self.run("remember_step", encoded.states), encoded.mask)
 
     def finish(self, state: RefinerState) -> Finished:
         """One decoder pass where the network refined."""
         return self.latent.finish(state.latent)
 
     def score(self, encoded: RefinerEncoded, target: Tensor) -> Scored:
-        """What the latent model says of a target."""
+        """The latent model's score of a target."""
         return self.latent.score(encoded.latent, target)
 
 

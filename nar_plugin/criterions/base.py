@@ -13,7 +13,11 @@ from torch import Tensor
 
 from ..methods.contract import UsageError
 from ..methods.prediction import greatest
-from ..methods.terms import Classes, Tokens
+from ..methods.terms import Classes, Nats, Steps, Tokens
+
+Sums = Dict[str, Any]
+"""What a batch adds to the log. The host wants one flat dict of the same keys everywhere, so that it can be summed over
+batches and workers: a term's sums have the keys «kind/name/quantity», which ``add`` writes and ``totals`` reads."""
 
 
 @dataclass
@@ -26,11 +30,32 @@ class TermsConfig(FairseqDataclass):
     )
 
 
+def add(sums: Sums, kind: str, name: str, **values: Any) -> None:
+    """Add quantities of the term ``name`` of a kind."""
+    for quantity, value in values.items():
+        key = f"{kind}/{name}/{quantity}"
+        sums[key] = sums.get(key, 0) + value
+
+
+def totals(logging_outputs: List[Sums], kind: str) -> Dict[str, Dict[str, float]]:
+    """Of all terms of a kind: the quantities that ``add`` put there, by the term's name, summed over the outputs."""
+    found: Dict[str, Dict[str, float]] = {}
+    for key in dict.fromkeys(key for log in logging_outputs for key in log):
+        if key.startswith(f"{kind}/"):
+            name, quantity = key.split("/", 1)[1].rsplit("/", 1)
+            found.setdefault(name, {})[quantity] = float(sum(log.get(key, 0) for log in logging_outputs))
+    return found
+
+
+def total(logging_outputs: List[Sums], key: str) -> float:
+    return float(sum(log[key] for log in logging_outputs))
+
+
 class TermsCriterion(FairseqCriterion):
     """Sums the terms that a model's forward returns; subclasses say how a kind of term becomes a loss.
 
-    Every sum is divided by one sample size (scored tokens or sentences of the whole update), so that splitting a batch,
-    by ``--update-freq`` or over processes, changes nothing. Losses are logged in bits per scored token (``loss``,
+    Every sum is divided by one sample size (counted tokens or sentences of the whole update), so that to split a batch,
+    by ``--update-freq`` or over processes, changes nothing. Losses are logged in bits per reported token (``loss``,
     ``nll_loss``) or per thing classified (``<term>_loss``), as fairseq's own criterions log theirs.
     """
 
@@ -40,71 +65,96 @@ class TermsCriterion(FairseqCriterion):
         super().__init__(task)
         self.label_smoothing, self.normalize = label_smoothing, str(normalize)
 
-    def forward(self, model: torch.nn.Module, sample: Dict[str, Any]) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """Summed loss (nats), sample size and sums to log. Raises UsageError for a batch without noise keys."""
-        if "keys" not in sample:
+    def forward(self, model: torch.nn.Module, sample: Dict[str, Any]) -> Tuple[Tensor, int, Sums]:
+        """Summed loss (nats), sample size and sums to log. Raises UsageError for a batch without side columns."""
+        if "columns" not in sample:
             raise UsageError(f"--criterion {self.name} needs --task translation_nar")
-        net_input = sample["net_input"]
-        terms = model(net_input["src_tokens"], net_input["src_lengths"], target=sample["target"], keys=sample["keys"])
-        sums: Dict[str, Any] = {"nsentences": sample["nsentences"], "ntokens": sample["ntokens"]}
+        terms = model(sample["net_input"], sample["target"], **sample["columns"])
+        sums: Sums = {"nsentences": sample["nsentences"], "ntokens": sample["ntokens"]}
         loss = sum(term.weight * self.loss_of(term, sums) for term in terms)
-        sample_size = sums.get("scored", sums["nsentences"]) if self.normalize == "token" else sums["nsentences"]
+        counted = [term.target.size(0) for term in terms if isinstance(term, Tokens) and term.is_counted]
+        sample_size = sum(counted) if counted and self.normalize == "token" else sums["nsentences"]
         sums.update(loss=loss.detach(), sample_size=sample_size)
         return loss, sample_size, sums
 
-    def loss_of(self, term: Any, sums: Dict[str, Any]) -> Tensor:
+    def loss_of(self, term: Any, sums: Sums) -> Tensor:
         """The term's summed loss in nats, float32; adds what is to be logged to ``sums``."""
         if isinstance(term, Tokens):
             return self.token_loss(term, sums)
         if isinstance(term, Classes):
             return self.class_loss(term, sums)
-        raise UsageError(f"--criterion {self.name} has no use for the term {term.name!r} of this --arch")
+        if isinstance(term, Nats):
+            return self.nats_loss(term, sums)
+        if isinstance(term, Steps):
+            return self.step_loss(term, sums)
+        raise TypeError(f"{type(term).__name__} is no term of a loss")
 
-    def token_loss(self, term: Tokens, sums: Dict[str, Any]) -> Tensor:
-        """(1 − ε) Σ −log p(y) + ε / |V| Σ Σ_v −log p(v) over the scored positions."""
+    def token_loss(self, term: Tokens, sums: Sums) -> Tensor:
+        """(1 − ε) Σ −log p(y) + ε / |V| Σ Σ_v −log p(v) over the scored positions; −log p(y) of soft targets is
+        Σ_v −q(v) log p(v)."""
         log_probs = term.logits.float().log_softmax(-1)
-        nll = F.nll_loss(log_probs, term.target, reduction="sum")
-        correct = (greatest(log_probs.detach())[1] == term.target).sum()
-        add(sums, nll_loss=nll.detach(), scored=term.target.numel(), correct=correct)
+        if term.target.is_floating_point():
+            target = term.target.detach()  # 0 log 0 is 0
+            nll, best = -(target * log_probs.masked_fill(target == 0, 0.0)).sum(), target.argmax(-1)
+        else:
+            nll, best = F.nll_loss(log_probs, term.target, reduction="sum"), term.target
+        found = {
+            "nats": nll.detach(),
+            "count": best.numel(),
+            "correct": (greatest(log_probs.detach())[1] == best).sum(),
+        }
+        if term.is_reported:
+            add(sums, "words", "all", **found)
         if term.name != "token":  # one of several: logged on its own as well
-            _add_named(sums, term.name, nll.detach(), term.target.numel(), correct)
+            add(sums, "classes", term.name, **found)
+        if not self.label_smoothing:  # 0 times what an impossible word costs is no number
+            return nll
         return (1 - self.label_smoothing) * nll - self.label_smoothing * log_probs.mean(-1).sum()
 
-    def class_loss(self, term: Classes, sums: Dict[str, Any]) -> Tensor:
+    def class_loss(self, term: Classes, sums: Sums) -> Tensor:
         """Σ −log p(class), never smoothed."""
         nll = F.cross_entropy(term.logits.float(), term.target, reduction="sum")
         correct = (term.logits.detach().argmax(-1) == term.target).sum()
-        _add_named(sums, term.name, nll.detach(), term.target.numel(), correct)
+        add(sums, "classes", term.name, nats=nll.detach(), count=term.target.numel(), correct=correct)
         return nll
 
+    def nats_loss(self, term: Nats, sums: Sums) -> Tensor:
+        """Σ over what counts."""
+        values = term.values.float()
+        if term.is_counted is not None:
+            values = values.masked_fill(~term.is_counted, 0.0)
+        add(sums, "nats", term.name, nats=values.sum().detach())
+        if values.dim() > 1 or term.has_free_bits:
+            count = values.numel() if term.is_counted is None else term.is_counted.sum()
+            add(sums, "nats", term.name, positions=count)
+        return values.sum()
+
+    def step_loss(self, term: Steps, sums: Sums) -> Tensor:
+        raise UsageError(f"--criterion {self.name} has no use for the term {term.name!r} of this --arch")
+
     @classmethod
-    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
+    def reduce_metrics(cls, logging_outputs: List[Sums]) -> None:
         """Means over the whole update, from sums of every worker."""
-        totals = {key: sum(log[key] for log in logging_outputs) for key in logging_outputs[0] if key[0] != "_"}
-        size = float(totals["sample_size"])
-        metrics.log_scalar("loss", float(totals["loss"]) / size / math.log(2), size, round=3)
-        if "scored" in totals:
-            scored = float(totals["scored"])
-            metrics.log_scalar("nll_loss", float(totals["nll_loss"]) / scored / math.log(2), scored, round=3)
+        size, sentences = (total(logging_outputs, key) for key in ("sample_size", "nsentences"))
+        metrics.log_scalar("loss", total(logging_outputs, "loss") / size / math.log(2), size, round=3)
+        for words in totals(logging_outputs, "words").values():
+            count = words["count"]
+            metrics.log_scalar("nll_loss", words["nats"] / count / math.log(2), count, round=3)
             metrics.log_derived("ppl", _perplexity)
-            metrics.log_scalar("accuracy", 100 * float(totals["correct"]) / scored, scored, round=2)
-        for name in (key[: -len("_count")] for key in totals if key.endswith("_count")):
-            count = float(totals[f"{name}_count"])
-            metrics.log_scalar(f"{name}_loss", float(totals[f"{name}_loss"]) / count / math.log(2), count, round=3)
-            metrics.log_scalar(f"{name}_accuracy", 100 * float(totals[f"{name}_correct"]) / count, count, round=2)
+            metrics.log_scalar("accuracy", 100 * words["correct"] / count, count, round=2)
+        for name, found in totals(logging_outputs, "classes").items():
+            count = found["count"]
+            metrics.log_scalar(f"{name}_loss", found["nats"] / count / math.log(2), count, round=3)
+            metrics.log_scalar(f"{name}_accuracy", 100 * found["correct"] / count, count, round=2)
+        for name, found in totals(logging_outputs, "nats").items():
+            metrics.log_scalar(name, found["nats"] / sentences, sentences, round=3)
+            if "positions" in found:
+                count = found["positions"]
+                metrics.log_scalar(f"{name}_position", found["nats"] / count, count, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
-
-
-def add(sums: Dict[str, Any], **values: Any) -> None:
-    for key, value in values.items():
-        sums[key] = sums.get(key, 0) + value
-
-
-def _add_named(sums: Dict[str, Any], name: str, loss: Tensor, count: int, correct: Tensor) -> None:
-    add(sums, **{f"{name}_loss": loss, f"{name}_count": count, f"{name}_correct": correct})
 
 
 def _perplexity(meters: Any) -> float:

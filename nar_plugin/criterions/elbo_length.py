@@ -8,7 +8,7 @@ unless asked for; 0.1 in the paper) is spread over the whole vocabulary, as by f
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, List
 
 import torch
 from fairseq.criterions import register_criterion
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..methods import schedules
 from ..methods.contract import UsageError
-from ..methods.terms import Scalar, Values
+from ..methods.terms import Nats
 from . import base
 
 
@@ -70,44 +70,27 @@ class ElboLengthCriterion(base.TermsCriterion):
         """The task says how far the training is, after a resume too."""
         self.update = update
 
-    def loss_of(self, term: Any, sums: Dict[str, Any]) -> Tensor:
-        if isinstance(term, Values):
-            return self.divergence_loss(term, sums)
-        if isinstance(term, Scalar):
-            base.add(sums, **{f"{term.name}_scalar": term.value.detach()})
-            return term.value.float()
-        return super().loss_of(term, sums)
+    def nats_loss(self, term: Nats, sums: base.Sums) -> Tensor:
+        """Of a divergence, Σ max(KL, b) over the positions that count; below the budget there is no gradient."""
+        plain = super().nats_loss(term, sums)
+        if not term.has_free_bits:
+            return plain
+        values, is_counted = term.values.float(), term.is_counted
+        is_counted = torch.ones_like(values, dtype=torch.bool) if is_counted is None else is_counted
+        hinged = values.clamp(min=self.budget).masked_fill(~is_counted, 0.0).sum()
+        rows = len(values)
+        base.add(sums, "free", term.name, nats=hinged.detach(), budget=self.budget * rows, rows=rows)
+        return hinged
 
-    def divergence_loss(self, term: Values, sums: Dict[str, Any]) -> Tensor:
-        """Σ max(KL, b) over the positions that count; below the budget there is no gradient."""
-        values = term.values.float().masked_fill(~term.is_counted, 0.0)
-        hinged = torch.where(term.is_counted, values.clamp(min=self.budget), values)
-        base.add(
-            sums,
-            **{
-                f"{term.name}_nats": values.sum().detach(),
-                f"{term.name}_hinged": hinged.sum().detach(),
-                f"{term.name}_positions": term.is_counted.sum(),
-                "budget": self.budget * len(values),
-                "budget_rows": len(values),
-            },
-        )
-        return hinged.sum()
-
-    def class_loss(self, term: Any, sums: Dict[str, Any]) -> Tensor:
+    def class_loss(self, term: Any, sums: base.Sums) -> Tensor:
         return self.length_loss_factor * super().class_loss(term, sums)
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
+    def reduce_metrics(cls, logging_outputs: List[base.Sums]) -> None:
         """``kl``: nats a sentence; ``kl_position`` and ``kl_hinged``: nats a position before and after the hinge."""
         super().reduce_metrics(logging_outputs)
-        totals = {key: sum(log.get(key, 0) for log in logging_outputs) for key in logging_outputs[0] if key[0] != "_"}
-        sentences = float(totals["nsentences"])
-        for name in (key[: -len("_positions")] for key in totals if key.endswith("_positions")):
-            count = float(totals[f"{name}_positions"])
-            metrics.log_scalar(name, float(totals[f"{name}_nats"]) / sentences, sentences, round=3)
-            metrics.log_scalar(f"{name}_position", float(totals[f"{name}_nats"]) / count, count, round=4)
-            metrics.log_scalar(f"{name}_hinged", float(totals[f"{name}_hinged"]) / count, count, round=4)
-            metrics.log_scalar("budget", float(totals["budget"]) / float(totals["budget_rows"]), sentences, round=4)
-        for name in (key[: -len("_scalar")] for key in totals if key.endswith("_scalar")):
-            metrics.log_scalar(name, float(totals[f"{name}_scalar"]) / sentences, sentences, round=4)
+        plain = base.totals(logging_outputs, "nats")
+        for name, free in base.totals(logging_outputs, "free").items():
+            count = plain[name]["positions"]
+            metrics.log_scalar(f"{name}_hinged", free["nats"] / count, count, round=4)
+            metrics.log_scalar("budget", free["budget"] / free["rows"], free["rows"], round=4)

@@ -5,7 +5,7 @@ constant, normally negative, and least, −‖z̃ − z‖², where s = z̃ − 
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, List
 
 import torch.nn.functional as F
 from fairseq.criterions import register_criterion
@@ -14,7 +14,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from ..methods.contract import UsageError
-from ..methods.terms import Moves
+from ..methods.terms import Steps
 from . import base
 
 
@@ -32,23 +32,27 @@ class ScoreMatchingCriterion(base.TermsCriterion):
     def __init__(self, task: Any) -> None:
         super().__init__(task, 0.0, "sentence")
 
-    def loss_of(self, term: Any, sums: Dict[str, Any]) -> Tensor:
-        if not isinstance(term, Moves):
+    def loss_of(self, term: Any, sums: base.Sums) -> Tensor:
+        if not isinstance(term, Steps):
             raise UsageError("--criterion score_matching trains an --arch lanmt_refiner")
-        move, way = term.move.float(), term.way.detach().float()
-        loss = (move * (move - 2 * way)).sum(-1).masked_fill(~term.is_counted, 0.0).sum()
-        cosine = F.cosine_similarity(move.detach(), way, dim=-1).masked_fill(~term.is_counted, 0.0).sum()
-        squared = way.square().sum(-1).masked_fill(~term.is_counted, 0.0).sum()
-        base.add(sums, cosine=cosine, squared_way=squared, positions=term.is_counted.sum())
+        return super().loss_of(term, sums)
+
+    def step_loss(self, term: Steps, sums: base.Sums) -> Tensor:
+        step, target = term.step.float(), term.step_target.detach().float()
+        loss = (step * (step - 2 * target)).sum(-1).masked_fill(~term.is_counted, 0.0).sum()
+        cosine = F.cosine_similarity(step.detach(), target, dim=-1).masked_fill(~term.is_counted, 0.0).sum()
+        squared = target.square().sum(-1).masked_fill(~term.is_counted, 0.0).sum()
+        base.add(sums, "steps", term.name, cosine=cosine, squared=squared, count=term.is_counted.sum())
         return loss
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
-        """``loss``: a sentence, in squared units of the latents; ``cosine`` of a step and the way, a position;
-        ``unexplained``: ‖s − way‖² / ‖way‖²."""
-        totals = {key: sum(log[key] for log in logging_outputs) for key in logging_outputs[0] if key[0] != "_"}
-        size, positions, squared = (float(totals[key]) for key in ("sample_size", "positions", "squared_way"))
-        metrics.log_scalar("loss", float(totals["loss"]) / size, size, round=4)
-        metrics.log_scalar("cosine", float(totals["cosine"]) / positions, positions, round=4)
-        metrics.log_scalar("way", squared / positions, positions, round=4)
-        metrics.log_scalar("unexplained", 1 + float(totals["loss"]) / max(squared, 1e-12), positions, round=4)
+    def reduce_metrics(cls, logging_outputs: List[base.Sums]) -> None:
+        """``loss``: a sentence, in squared units of the latents; ``cosine`` of a step and its target, a position;
+        ``way``: ‖target‖², a position; ``unexplained``: ‖s − target‖² / ‖target‖²."""
+        size, loss = (base.total(logging_outputs, key) for key in ("sample_size", "loss"))
+        metrics.log_scalar("loss", loss / size, size, round=4)
+        for found in base.totals(logging_outputs, "steps").values():
+            count, squared = found["count"], found["squared"]
+            metrics.log_scalar("cosine", found["cosine"] / count, count, round=4)
+            metrics.log_scalar("way", squared / count, count, round=4)
+            metrics.log_scalar("unexplained", 1 + loss / max(squared, 1e-12), count, round=4)

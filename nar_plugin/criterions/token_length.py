@@ -5,7 +5,7 @@ sentence, so after division by tokens it weighs about one length term to N token
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Dict
+from typing import Any
 
 from fairseq.criterions import register_criterion
 from torch import Tensor
@@ -27,5 +27,5 @@ class TokenLengthCriterion(base.TermsCriterion):
         super().__init__(task, label_smoothing, normalize)
         self.length_loss_factor = length_loss_factor
 
-    def class_loss(self, term: Classes, sums: Dict[str, Any]) -> Tensor:
+    def class_loss(self, term: Classes, sums: base.Sums) -> Tensor:
         return self.length_loss_factor * super().class_loss(term, sums)

@@ -1,16 +1,12 @@
-"""Candidates of a sentence: chunking, scoring by the model itself or by a teacher, choosing the best.
-
-Rows are sentence-major: candidate ``c`` of sentence ``b`` is row ``b * n + c``.
-"""
+"""Candidates of a sentence: chunking, scoring by the model itself or by a teacher, choosing the best."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..methods.contract import NetInput
 from ..methods.symbols import Symbols, closed, shifted
-
-NORMS = ("mean", "sum", "lenpen")
 
 
 def chunks(rows: Tensor, width: int, limit: int) -> tuple[Tensor, ...]:
@@ -29,15 +25,16 @@ def normalised(total: Tensor, lengths: Tensor, norm: str, lenpen: float) -> Tens
     return total / lengths.clamp(min=1).float() ** (lenpen if norm == "lenpen" else 1.0)
 
 
-def best(scores: Tensor, n: int, nbest: int) -> Tensor:
-    """Rows of the ``nbest`` highest scores of each ``n`` candidates, best first: (B * n,) to (B, nbest).
+def best(scores: Tensor, owner: Tensor, nbest: int) -> list[list[int]]:
+    """Of each sentence the rows of its ``nbest`` highest scores, best first: (N,) scores, (N,) sentences, from 0 up.
 
     Of equals the first proposed wins, so that repeated candidates change nothing.
     """
-    if n == 1:
-        return torch.arange(len(scores), device=scores.device)[:, None]
-    order = scores.nan_to_num(nan=-torch.inf).view(-1, n).argsort(dim=1, descending=True, stable=True)[:, :nbest]
-    return order + torch.arange(len(order), device=scores.device)[:, None] * n
+    ranked = scores.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
+    chosen: dict[int, list[int]] = {}
+    for row, sentence in zip(*torch.stack([ranked, owner[ranked]]).tolist(), strict=True):  # one look at the device
+        chosen.setdefault(sentence, []).append(row)
+    return [chosen[sentence][:nbest] for sentence in sorted(chosen)]
 
 
 class Teacher:
@@ -49,25 +46,26 @@ class Teacher:
     def __init__(self, model: Any, symbols: Symbols) -> None:
         self.model, self.symbols = model, symbols
 
-    def score(self, source: Tensor, lengths: Tensor, tokens: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Σ log p(y | x) in nats and the number of tokens, (R,) each, ``</s>`` counted.
+    def score(self, net_input: NetInput, tokens: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ log p(y | x) in nats and the number of tokens, (N,) each, ``</s>`` counted.
 
-        ``source``: (B, S) ids as they came in the batch; ``tokens``: (B * n, T) candidates as decoded. What is scored
-        is what will be read: the candidate's text and one ``</s>`` (``symbols.closed``); candidates of a sentence that
-        say the same are scored once. A candidate longer than the teacher can read gets −∞.
+        ``net_input``: the sources as they came in the batch; ``tokens``: (N, T) candidates as decoded; ``owner``: (N,)
+        the sentence of each. What is scored is what will be read: the candidate's text and one ``</s>``
+        (``symbols.closed``); candidates of a sentence that have the same text are scored once. A candidate longer than
+        the teacher can read gets −∞.
         """
         target, _ = closed(tokens, self.symbols)
-        encoded = self.model.encoder(source, src_lengths=lengths)
-        if n == 1:
+        source = {name: x for name, x in net_input.items() if name != "prev_output_tokens"}
+        encoded = self.model.encoder(**source)
+        if all(len(x) == len(owner) for x in source.values()):  # one a sentence
             return self.judged(encoded, target)
-        owner = torch.arange(len(source), device=source.device).repeat_interleave(n)
         distinct, which = torch.cat([owner[:, None], target], 1).unique(dim=0, return_inverse=True)
         encoded = self.model.encoder.reorder_encoder_out(encoded, distinct[:, 0])
         total, count = self.judged(encoded, distinct[:, 1:])
         return total[which], count[which]
 
     def judged(self, encoded: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher-forced pass over (R, T) closed candidates, each with its own encoded source."""
+        """The teacher-forced pass over (N, T) closed candidates, each with its own encoded source."""
         is_token = target != self.symbols.pad
         count, longest = is_token.sum(1), self.model.max_decoder_positions()
         target, is_token = target[:, :longest], is_token[:, :longest]

@@ -1,4 +1,4 @@
-"""What decoding cost: forward passes of named sub-modules, sentences, tokens, seconds."""
+"""What decoding cost: forward passes of a model's networks, sentences, tokens, seconds."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from typing import Any, Iterator
 
 from torch import nn
 
-from ..methods.contract import DecodingModel
+from ..methods.contract import AnyModel
 
 logger = logging.getLogger(__name__)
 
@@ -15,30 +15,33 @@ logger = logging.getLogger(__name__)
 class Counters:
     """Counted by forward hooks, so that nothing that a model does inside can escape.
 
-    ``calls[name]`` counts forward calls; ``rows[name]`` the rows they held: a batch of 8 in one call is 8 rows.
-    ``seconds`` is wall time within ``generate``.
+    ``calls[name]`` counts forward calls; ``rows[name]`` the rows they held: a batch of 8 in one call is 8 rows. Rows
+    that are finished and still in the batch are not counted: ``live_share``, which the loop sets, is that of others.
+    Names are ``Pass.counts_as``. ``seconds`` is wall time within ``generate``.
     """
 
     def __init__(self) -> None:
         self.calls: dict[str, int] = {}
         self.rows: dict[str, int] = {}
         self.sentences = self.tokens = 0
+        self.live_share = 1.0
         self.seconds = 0.0
 
     def _hook(self, name: str) -> Any:
         def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             self.calls[name] += 1
-            self.rows[name] += len(inputs[0]) if inputs else 0
+            self.rows[name] += round(self.live_share * len(inputs[0]))
 
         return count
 
     @contextmanager
-    def running(self, model: DecodingModel, teacher: Any = None) -> Iterator[None]:
+    def running(self, model: AnyModel, teacher: Any = None) -> Iterator[None]:
         """Count the passes of the model, and of a teacher that rescores, and the time inside."""
-        handles, counted = [], dict(model.counted)
+        counted = {one.module: one.counts_as for one in model.passes.values() if one.counts_as}
         if teacher is not None and isinstance(teacher.model.decoder, nn.Module):
-            counted["teacher"] = teacher.model.decoder
-        for name, module in counted.items():
+            counted[teacher.model.decoder] = "teacher"
+        handles = []
+        for module, name in counted.items():
             self.calls.setdefault(name, 0)
             self.rows.setdefault(name, 0)
             handles.append(module.register_forward_hook(self._hook(name)))

@@ -1,13 +1,19 @@
 """The form in which fairseq's programs take what was decoded."""
 
-from typing import Any, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
 
 Hypothesis = dict[str, Any]
-Step = tuple[Tensor, Tensor]
-"""Ids and log-probabilities of one row after one pass, (T,) each, maybe padded."""
+
+
+class Step(NamedTuple):
+    """One row after one pass: (T,) ids and log-probabilities, maybe padded, and () the extra one, in nats."""
+
+    tokens: Tensor
+    scores: Tensor
+    extra: Tensor
 
 
 def hypothesis(
@@ -22,7 +28,7 @@ def hypothesis(
         "attention": None,
         "alignment": torch.empty(0),
         "steps": steps,
-        "history": [{"tokens": t[t != pad], "positional_scores": s[t != pad]} for t, s in history],
+        "history": [{"tokens": t[t != pad], "positional_scores": s[t != pad]} for t, s, _ in history],
     }
 
 

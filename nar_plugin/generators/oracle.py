@@ -13,8 +13,8 @@ _SENTENCE_BLEU = BLEU(tokenize="none", effective_order=True)
 
 def sentence_bleu(tokens: Tensor, reference: Tensor, ignored: Sequence[int]) -> float:
     """BLEU of (T,) ids against (N,) ids, on the ids themselves (sub-words are not joined), 0 … 100."""
-    said, meant = (" ".join(str(i) for i in row.tolist() if i not in ignored) for row in (tokens, reference))
-    return _SENTENCE_BLEU.sentence_score(said, [meant]).score
+    output, wanted = (" ".join(str(i) for i in row.tolist() if i not in ignored) for row in (tokens, reference))
+    return _SENTENCE_BLEU.sentence_score(output, [wanted]).score
 
 
 def first_unbeaten(scores: Sequence[float], window: int) -> int:

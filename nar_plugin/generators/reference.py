@@ -2,21 +2,24 @@
 
 from typing import Any
 
-from ..methods.contract import DecodingModel, UsageError
+import torch
+
+from ..methods.contract import AnyModel, UsageError
+from ..methods.options import Candidates, Options
 from ..methods.symbols import Symbols, right_padded
 from .candidates import normalised
 from .counters import Counters
 from .hypotheses import Hypothesis, hypothesis
-from .loop import DecodeOptions
 
 
 class ReferenceScorer:
     """fairseq's generator interface around ``DecodingModel.score``."""
 
-    def __init__(self, model: DecodingModel, symbols: Symbols, options: DecodeOptions) -> None:
-        self.model, self.symbols, self.options, self.eos = model, symbols, options, symbols.eos
+    def __init__(self, model: AnyModel, symbols: Symbols, options: Options) -> None:
+        self.model, self.symbols, self.options, self.eos = model, symbols, options.part(Candidates), symbols.eos
         self.counters = Counters()
 
+    @torch.no_grad()
     def generate(
         self, models: list[Any], sample: dict[str, Any], prefix_tokens: Any = None, constraints: Any = None
     ) -> list[list[Hypothesis]]:
@@ -27,12 +30,12 @@ class ReferenceScorer:
         """
         if sample.get("target") is None:
             raise UsageError("--score-reference needs references")
-        net_input, pad = sample["net_input"], self.symbols.pad
+        pad = self.symbols.pad
         target, is_token = right_padded(sample["target"], pad)
         with self.counters.running(self.model):
-            scored = self.model.score(self.model.encode(net_input["src_tokens"], net_input["src_lengths"]), target)
+            scored = self.model.score(self.model.encode(sample["net_input"]), target)
         total, lengths = scored.tokens.float().sum(1) + scored.extra, is_token.sum(1)
-        score = normalised(total, lengths, self.options.norm, self.options.lenpen).cpu()
+        score = normalised(total, lengths, self.options.rescore_norm, self.options.lenpen).cpu()
         self.counters.sentences += len(target)
         self.counters.tokens += int(lengths.sum())
         rows = zip(target.cpu(), scored.tokens.float().cpu(), score, strict=True)

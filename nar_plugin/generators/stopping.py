@@ -35,18 +35,18 @@ def jaccard(a: Tensor, b: Tensor, pad: int) -> Tensor:
 
 
 DISTANCES: dict[str, Distance] = {"fixed-point": hamming, "jaccard": jaccard}
-RULES = ("none", *DISTANCES, "oracle")
+"""By the name of the rule in ``methods.options.STOP_RULES``; its others compare no outputs."""
 
 
-class Watch:
-    """What a rule remembers of the rows that go on: their last outputs, oldest first. Other rules are free."""
+class StopRule:
+    """A rule, and what it remembers of the rows that are decoded: their last outputs, oldest first."""
 
     def __init__(self, rule: str, window: int, distance: float, pad: int) -> None:
         self.between, self.window, self.distance, self.pad = DISTANCES.get(rule), max(2, window), distance, pad
         self.outputs: list[Tensor] = []
 
-    def see(self, tokens: Tensor | None) -> Tensor | None:
-        """(R,) True where the outputs up to this one, (R, T) ids, end the decode; None while they say nothing."""
+    def verdict(self, tokens: Tensor | None) -> Tensor | None:
+        """(R,) True where the outputs up to this one, (R, T) ids, end the decode; None while there is none."""
         if self.between is None or tokens is None:
             return None
         self.outputs = [*self.outputs, tokens.clone()][-self.window :]  # the next pass may write into its state
@@ -57,13 +57,13 @@ class Watch:
         distances = self.between(oldest.repeat(len(later), 1), torch.cat(later), self.pad)
         return distances.view(len(later), -1).amin(0) <= self.distance
 
-    def keep(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor) -> None:
         """Forget all rows but these."""
         self.outputs = [output.index_select(0, rows) for output in self.outputs]
 
 
 def either(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """(R,) True where one of two verdicts is; None, which costs no look at the device, where neither speaks."""
+    """(R,) True where one of two verdicts is; None, which costs no look at the device, where there is none."""
     if first is None or second is None:
         return second if first is None else first
     return first | second

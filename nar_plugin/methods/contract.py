@@ -1,24 +1,46 @@
-"""What a decoding model offers to the generators, and the records that pass between them.
+"""What a decoding model offers to the task, the criterion, the generators and the tools, and the records between them.
 
 A model never meets the decode loop by import, only by this contract. Everything that a sentence owns is a row
 (dimension 0) of a frozen record, so that the loop can drop finished sentences, repeat a sentence for its candidates and
 cut a batch into chunks without knowing the method.
 """
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Callable, Mapping, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Callable, Generic, Mapping, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from .options import Options
+from .symbols import Symbols
+from .terms import Term
+from .usage import UsageError
+
+__all__ = [
+    "AnyModel",
+    "DecodingModel",
+    "Encoded",
+    "FillsMasks",
+    "Finished",
+    "LengthProposals",
+    "NetInput",
+    "Pass",
+    "Proposals",
+    "RefinesLatents",
+    "Request",
+    "Rows",
+    "Scored",
+    "State",
+    "UsageError",
+]
+
 R = TypeVar("R", bound="Rows")
+O = TypeVar("O", bound=Options)  # noqa: E741
+E = TypeVar("E", bound="Encoded")
+P = TypeVar("P", bound="Proposals")
+S = TypeVar("S", bound="State")
 
-
-class UsageError(SystemExit):
-    """What the user asked for cannot be done. The message is one line that says what to change.
-
-    It derives from SystemExit, so that a program prints that line and ends with status 1, without a traceback; a
-    caller who wants to go on catches UsageError.
-    """
+NetInput = Mapping[str, Tensor]
+"""A batch's ``net_input``. Text is ``src_tokens``, (B, S) ids padded on either side; other sources have other names."""
 
 
 def _select(value: Any, rows: Tensor) -> Any:
@@ -26,14 +48,19 @@ def _select(value: Any, rows: Tensor) -> Any:
         return value.index_select(0, rows)
     if isinstance(value, Rows):
         return value.select(rows)
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return tuple(_select(item, rows) for item in value)
-    return value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a record of rows cannot hold a {type(value).__name__}: its rows would not be selected")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """A record whose tensors, nested records and tuples of them all have one row a sentence (or candidate)."""
+    """A record whose tensors, nested records and tuples of them have one row a sentence (or candidate).
+
+    Plain values (None, numbers, text) belong to the whole batch. Nothing else may be held: ``select`` raises TypeError.
+    """
 
     def select(self: R, rows: Tensor) -> R:
         """The same record holding only ``rows`` (an int64 index, repeats allowed), in that order."""
@@ -42,20 +69,22 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded(Rows):
-    """What a model knows of its sources; a model adds its own fields.
+    """What a model knows of its sources, whatever they are; a model adds its own fields.
 
-    ``source``: (B, S) right-padded source ids, kept for hashing and for a teacher; None where sources are not tokens.
+    ``keys``: (B,) int64 hashes of the source alone, from which a decode draws its noise (``methods.noise``).
+    ``is_empty``: (B,) True where there is nothing to translate.
     """
 
-    source: Tensor | None = None
+    keys: Tensor
+    is_empty: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Starts(Rows):
+class Proposals(Rows):
     """Where decoding starts: ``n`` rows a sentence, sentence-major (row ``b * n + c``). Row 0 of each is deterministic.
 
     ``lengths``: (B * n,) canvas widths in tokens, end symbol counted as the method counts it; None when unknown, and
-    then ``longest`` is what no canvas will exceed (0: the source's width).
+    then ``longest`` is what no canvas will exceed (0: unknown too, and ``--max-candidate-tokens`` decodes row by row).
     """
 
     lengths: Tensor | None = None
@@ -63,8 +92,8 @@ class Starts(Rows):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LengthStarts(Starts):
-    """Starts of which the length is known."""
+class LengthProposals(Proposals):
+    """Proposals of which the length is known."""
 
     lengths: Tensor
 
@@ -74,7 +103,8 @@ class State(Rows):
     """A decode in progress. A method adds its fields: latents, confidences, a verified prefix, the encoded source.
 
     ``tokens``: (R, T) ids, padded; None while a method holds latents only. T may change from step to step.
-    ``done``: (R,) True where the method itself is finished with a row; None when it never says so.
+    ``done``: (R,) True where the method itself is finished with a row; None when it never says so. A finished row may
+    be refined further, with rows that are not: what comes of it is thrown away.
     """
 
     tokens: Tensor | None = None
@@ -82,31 +112,37 @@ class State(Rows):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
-    """What a decode asks for.
+class Request(Generic[O]):
+    """What is asked of a decode.
 
-    ``n``: starts a sentence, all kinds multiplied (lengths × samples). ``seeds``: makes (B,) int64 keys, from which all
-    randomness comes (``methods.noise``); a model that draws nothing does not call it. ``lengths``: (B,) reference
-    lengths, under ``--gold-target-len`` only. ``options``: the task's decode flags that the model's ``decode_flags``
-    name; what later steps need of them, a model keeps in its starts and states (``Rows.select`` leaves plain values
-    alone).
+    ``options``: an instance of the model's ``decode_options``; what later steps need of them, a model keeps in its
+    proposals and states. ``keys``: makes (B,) int64 noise keys from ``Encoded.keys`` and ``--seed``; a model that draws
+    nothing does not call it. ``lengths``: (B,) reference lengths in tokens, under ``--gold-target-len`` only.
     """
 
-    n: int
-    seeds: Callable[[], Tensor]
+    options: O
+    keys: Callable[[], Tensor]
     lengths: Tensor | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Proposals a sentence, all kinds multiplied (lengths × samples)."""
+        return self.options.candidates
 
 
 class Finished(NamedTuple):
-    """Decoded rows: (R, T) right-padded ids, (R, T) log-probabilities in nats, 0 at pads.
+    """Decoded rows: (N, T) right-padded ids, (N, T) log-probabilities in nats, 0 at pads.
 
-    ``extra``: (R,) log-probability in nats of what is no token and yet tells candidates apart (a latent, fertilities).
+    ``extra``: (N,) log-probability in nats of what is no token and yet tells candidates apart (a latent, fertilities).
+    ``owner``: (N,) the state's row that each hypothesis is of, rising, each row at least once, the best of a row first:
+    a method that searches after its pass (a beam over one pass's output) has several a row, and says how many at most
+    in ``Options.hypotheses``. None: one a row.
     """
 
     tokens: Tensor
     scores: Tensor
     extra: Tensor | None = None
+    owner: Tensor | None = None
 
 
 class Scored(NamedTuple):
@@ -121,41 +157,99 @@ class Scored(NamedTuple):
     kind: str
 
 
-class DecodingModel(Protocol):
-    """A model that the refinement loop can drive.
+class Pass(NamedTuple):
+    """A network of a model: a module that takes and gives tensors (and tuples of them, and None) only.
 
-    ``counted`` names the sub-modules whose forward passes are counted; ``decode_flags`` the decode options which this
-    model heeds (all others are refused); ``candidate_flags`` those of them whose product is the number of candidates;
-    ``silent_iterations`` stands for ``--iter-decode-max-iter`` where a validation decode does not say it;
-    ``default_stop_rule``, if there is one, for ``--stop-rule`` (else ``none``). Where latents are refined,
-    ``inferences`` are the ways in which they can be, the default first, and ``sample_noise`` is the spread of a search
-    in deviations of the prior.
+    Its first argument has a row a sentence or candidate. ``counts_as``: under which name its calls and rows are counted
+    in the report of a decode; "" where it is part of another pass. Those that count as ``decoder`` are the passes that
+    tables of results speak of.
     """
 
-    decode_flags: frozenset[str]
-    candidate_flags: tuple[str, ...]
-    silent_iterations: int
+    module: nn.Module
+    counts_as: str = ""
+
+
+class DecodingModel(Protocol[E, P, S, O]):
+    """A model that the task trains and that the refinement loop decodes. fairseq builds it with the task, which has the
+    special ids (``task.symbols``) and both dictionaries.
+
+    ``name``: what messages call it, its ``--arch``. ``criterions``: names of those that train it. ``inputs``: the side
+    columns of a batch that training wants beside source and target (``keys``: (B,) noise keys). ``decode_options``: the
+    class of ``methods.options`` which holds the options that this model heeds, with its own defaults.
+    """
 
     @property
-    def counted(self) -> Mapping[str, nn.Module]: ...
+    def name(self) -> str: ...
 
-    def encode(self, src_tokens: Tensor, src_lengths: Tensor) -> Encoded:
-        """(B, S) source ids, padded on either side, to whatever the later calls need. One encoder pass."""
+    @property
+    def criterions(self) -> tuple[str, ...]: ...
 
-    def propose(self, encoded: Encoded, ask: Ask) -> Starts:
-        """``ask.n`` starts a sentence."""
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
 
-    def start(self, encoded: Encoded, starts: Starts) -> State:
-        """The first pass. ``encoded`` and ``starts`` have the same R rows."""
+    @property
+    def decode_options(self) -> type[O]: ...
 
-    def refine(self, state: State, step: int, steps: int) -> State:
-        """Refinement ``step`` of 1..``steps``; may consume its argument."""
+    @property
+    def symbols(self) -> Symbols:
+        """The special ids of its targets."""
+
+    @property
+    def passes(self) -> Mapping[str, Pass]:
+        """Its networks by name, in the order in which a decode comes to them. All that it computes with weights is
+        computed by calling these: counters, clocks, compilers and quantisers take them from here."""
+
+    def __call__(self, net_input: NetInput, target: Tensor, **columns: Tensor) -> list[Term]:
+        """Loss terms of a batch. ``target``: (B, T) padded ids ending in the end symbol; ``columns``: as ``inputs``."""
+
+    def encode(self, net_input: NetInput) -> E:
+        """The sources, to whatever the later calls need."""
+
+    def propose(self, encoded: E, request: Request[O]) -> P:
+        """``request.n`` proposals a sentence."""
+
+    def start(self, encoded: E, proposals: P) -> S:
+        """The first pass. ``encoded`` and ``proposals`` have the same R rows."""
+
+    def refine(self, state: S, step: int, steps: int) -> S:
+        """Refinement step ``step`` of 1..``steps``; may consume its argument."""
 
     def max_steps(self, asked: int) -> int:
-        """How many refinements follow the first pass when ``--iter-decode-max-iter`` says ``asked``."""
+        """How many refinement steps follow the first pass, at most, where the options say ``asked``."""
+        return asked
 
-    def finish(self, state: State) -> Finished:
+    def finish(self, state: S) -> Finished:
         """What the state says as text; leaves ``state`` as it is. It may cost a pass where a state holds latents."""
 
-    def score(self, encoded: Encoded, target: Tensor) -> Scored:
+    def score(self, encoded: E, target: Tensor) -> Scored:
         """Log-probability of (B, T) right-padded targets ending in the end symbol."""
+
+
+AnyModel = DecodingModel[Any, Any, Any, Any]
+"""Of whatever records: what the generators hold."""
+
+
+class FillsMasks(Protocol):
+    """A model that fills masked places of a target: what ``masked_accuracy`` measures, beyond ``DecodingModel``."""
+
+    def masked_logits(self, encoded: Any, target: Tensor, masked: Tensor) -> Tensor:
+        """(M, V) logits at the M places of (B, T) targets where ``masked`` is True and the target is hidden."""
+
+    def length_log_probs(self, encoded: Any) -> Tensor:
+        """(B, L) log-probabilities that a target has 0 … L − 1 tokens."""
+
+
+class RefinesLatents(Protocol):
+    """A model that refines latents: what the pictures of latents show, beyond ``DecodingModel``.
+
+    ``request.options.latent_inference`` says how; its choices in the model's ``decode_options`` are the ways there are.
+    """
+
+    def latents(self, state: Any) -> Tensor:
+        """(R, P, Z) latents of a state."""
+
+    def posterior_latents(self, state: Any, target: Tensor) -> Tensor:
+        """(R, P, Z): the mean of the posterior given (R, T) targets, of the lengths that the state has."""
+
+    def latent_steps(self, state: Any, latents: Tensor) -> Tensor | None:
+        """(N, P, Z): a refiner's steps from N latents of the state's one sentence; None where there is no refiner."""

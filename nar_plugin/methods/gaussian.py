@@ -5,9 +5,10 @@ Shapes: ``(B, P, Z)``, P positions. All in float32, whatever the network compute
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import noise
+from .transformer import Memory, Stack
 
 LEAST_STD = 1e-4
 """A floor that keeps divergences finite in any precision."""
@@ -39,3 +40,22 @@ def draws(keys: Tensor, positions: int, size: int) -> Tensor:
 def sample(mean: Tensor, std: Tensor, keys: Tensor) -> Tensor:
     """(B, P, Z) mean + std ⊙ ε, with the ε of (B,) keys; the gradient reaches mean and std."""
     return mean + std * draws(keys, mean.size(1), mean.size(2))
+
+
+def searched(mean: Tensor, std: Tensor, keys: Tensor, is_drawn: Tensor) -> Tensor:
+    """(R, P, Z) latents of candidates: a sample at the (R,) rows that are drawn, else the mean (latent search)."""
+    return torch.where(is_drawn[:, None, None], sample(mean, std, keys), mean)
+
+
+class GaussianStack(nn.Module):
+    """A stack over a source, and at each position a mean and a standard deviation."""
+
+    def __init__(self, stack: Stack, dim: int, latent_size: int) -> None:
+        super().__init__()
+        self.stack, self.output = stack, nn.Linear(dim, 2 * latent_size)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, memory: tuple[Memory, ...], is_source: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T, D) to (B, T, Z) twice."""
+        return split(self.output(self.stack(x, mask, memory, is_source)))

@@ -1,15 +1,19 @@
 """Deterministic iterative refinement (Lee, Mansimov & Cho 2018, "Deterministic Non-Autoregressive Neural Sequence
-Modeling by Iterative Refinement", arXiv 1802.06901): what the first pass reads, and how a reference is corrupted.
+Modeling by Iterative Refinement", arXiv 1802.06901): what the first pass reads, how a reference is corrupted, and the
+networks.
 
 The released code corrupts a fixed number of positions in random order, the paper each token with a probability from
 left to right; both are here, and both are applied from left to right, which has a closed form without a loop. Unlike in
 the released code ``</s>`` never moves.
 """
 
+from typing import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import noise
+from .transformer import Memory, Stack, TokenEmbedding, others
 
 REPEAT, REPLACE, SWAP = 0, 1, 2
 LIGHTEST, HEAVIEST = 0.1, 0.9
@@ -74,3 +78,111 @@ def corruption(
     operation.scatter_(1, (lengths - 2).clamp(min=0)[:, None], REPLACE)
     chosen = chosen_words(keys, lengths, width, rate, by_count)
     return corrupted(keys, tokens, operation.masked_fill(~chosen, -1), first, size)
+
+
+class Encoder(nn.Module):
+    """The source: its embeddings, which the first pass copies, its memory for either decoder, the target's length."""
+
+    def __init__(
+        self,
+        embedding: TokenEmbedding,
+        encoder: Stack,
+        decoders: "Decoders",
+        length_head: nn.Module,
+        *,
+        attends_top: bool,
+        reads_all: bool,
+        is_detached: bool,
+    ) -> None:
+        """``reads_all``: the length is read from the sum of all states, not from the top one; ``is_detached``: with no
+        gradient to the encoder; ``attends_top``: every decoder layer attends to the top encoder layer."""
+        super().__init__()
+        self.embedding, self.encoder, self.decoders, self.length_head = embedding, encoder, decoders, length_head
+        self.attends_top, self.reads_all, self.is_detached = attends_top, reads_all, is_detached
+
+    def forward(
+        self, source: Tensor, is_source: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, tuple[tuple[Memory, ...], tuple[Memory, ...]], Tensor]:
+        """(B, S) ids to (B, S, D) embeddings, the memories of both decoders, (B, 41) log-probabilities of T − S."""
+        copied = self.embedding.embed(source)
+        states = self.encoder.states(self.embedding.dropout(copied), mask)
+        memories = self.decoders.memory(states[-1] if self.attends_top else states)
+        return copied, memories, self.offset_logits([copied, *states], is_source).float().log_softmax(1)
+
+    def offset_logits(self, states: list[Tensor], is_source: Tensor) -> Tensor:
+        """(B, 41) of T − S from −20: from the mean of the top states, or of the sum of all of them."""
+        read = torch.stack(states).sum(0) if self.reads_all else states[-1]
+        if self.is_detached:
+            read = read.detach()
+        mean = (read * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True).clamp(min=1)
+        return self.length_head(mean)
+
+
+class Decoders(nn.Module):
+    """Decoder 1 for the first pass, decoder 2 for every other; they may be one."""
+
+    def __init__(self, first: Stack, later: Stack) -> None:
+        super().__init__()
+        self.first, self.later = first, later
+
+    def memory(self, states: Tensor | Sequence[Tensor]) -> tuple[tuple[Memory, ...], tuple[Memory, ...]]:
+        """The source for either, made once where they are one."""
+        later = self.later.memory(states)
+        return (later if self.first is self.later else self.first.memory(states)), later
+
+
+class Decoder(nn.Module):
+    """What both decoders do: attention among positions of which, with ``is_blind``, none sees itself."""
+
+    def __init__(self, embedding: TokenEmbedding, decoder: Stack, is_blind: bool) -> None:
+        super().__init__()
+        self.embedding, self.decoder, self.is_blind = embedding, decoder, is_blind
+
+    def decoded(self, x: Tensor, mask: Tensor | None, memory: tuple[Memory, ...], is_source: Tensor | None) -> Tensor:
+        """(R, T, D) inputs to (R, T, D) states."""
+        seen = mask
+        if self.is_blind:
+            seen = others(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask)
+        return self.decoder(self.embedding.dropout(x), seen, memory, is_source, self.embedding.places(x.size(1)))
+
+
+class FirstPass(Decoder):
+    """Decoder 1, over the source's embeddings copied to the target's places."""
+
+    def forward(
+        self,
+        copied: Tensor,
+        places: Tensor,
+        mask: Tensor | None,
+        memory: tuple[Memory, ...],
+        is_source: Tensor | None,
+    ) -> Tensor:
+        """(R, S, D) embeddings and the (R, T) places that are copied to (R, T, D) states."""
+        chosen = copied.gather(1, places[..., None].expand(-1, -1, copied.size(-1)))
+        return self.decoded(chosen + self.embedding.places(places.size(1)), mask, memory, is_source)
+
+
+class NextPass(Decoder):
+    """Decoder 2, over the words and hidden states of the pass before, or one of both."""
+
+    def __init__(
+        self, embedding: TokenEmbedding, decoder: Stack, is_blind: bool, *, reads_words: bool, reads_hidden: bool
+    ) -> None:
+        super().__init__(embedding, decoder, is_blind)
+        self.reads_words, self.reads_hidden = reads_words, reads_hidden
+
+    def forward(
+        self,
+        tokens: Tensor,
+        hidden: Tensor,
+        mask: Tensor | None,
+        memory: tuple[Memory, ...],
+        is_source: Tensor | None,
+    ) -> Tensor:
+        """(R, T) ids and (R, T, D) states to (R, T, D) states."""
+        read = self.embedding.places(tokens.size(1)).expand_as(hidden)
+        if self.reads_words:
+            read = read + self.embedding.scale * self.embedding.tokens(tokens)
+        if self.reads_hidden:
+            read = read + hidden
+        return self.decoded(read, mask, memory, is_source)

@@ -1,26 +1,14 @@
-"""LaNMT: Gaussian latents on source positions, and how they come to stand on target positions.
+"""LaNMT: Gaussian latents on source positions, how they come to stand on target positions, and the networks.
 
 Shu, Lee, Nakayama & Cho 2020, "Latent-Variable Non-Autoregressive Neural Machine Translation with Deterministic
 Inference using a Delta Posterior", arXiv 1908.07181, section 3.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-OFFSETS = 100
-"""Classes of the length: a target is 50 tokens shorter to 49 longer than its source. (The released code counts from 49
-shorter to 50 longer.)"""
-SHORTEST_OFFSET = -50
-
-
-def length_classes(source_lengths: Tensor, target_lengths: Tensor) -> Tensor:
-    """(B,), (B,) to (B,) classes; a difference beyond them counts as the last one."""
-    return (target_lengths - source_lengths - SHORTEST_OFFSET).clamp(0, OFFSETS - 1)
-
-
-def lengths_of(classes: Tensor, source_lengths: Tensor, shortest: int, longest: int) -> Tensor:
-    """(B,) classes to (B,) target lengths, the inverse of ``length_classes`` within ``shortest`` and ``longest``."""
-    return (source_lengths + classes + SHORTEST_OFFSET).clamp(shortest, longest)
+from . import gaussian
+from .transformer import Memory, Stack, TokenEmbedding
 
 
 def length_transform(
@@ -47,3 +35,109 @@ def attention(is_source: Tensor, lengths: Tensor, width: int, sigma: Tensor, is_
     logits = -kernel / (2 * sigma.float().square()).clamp(min=1e-8)
     weights = logits.masked_fill(~is_source[:, None], -torch.inf).softmax(-1)
     return weights.masked_fill((targets >= lengths[:, None])[..., None], 0.0)
+
+
+class Encoder(nn.Module):
+    """The source encoder, which is the prior's too."""
+
+    def __init__(self, embedding: TokenEmbedding, encoder: Stack, prior: nn.Linear, decoder: Stack) -> None:
+        super().__init__()
+        self.embedding, self.encoder, self.prior, self.decoder = embedding, encoder, prior, decoder
+
+    def forward(self, source: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, tuple[Memory, ...], Tensor, Tensor]:
+        """(B, S) ids that begin with ``<s>`` to embeddings, states, the decoder's memory, the prior's mean and standard
+        deviation, (B, S, Z) each."""
+        embedded = self.embedding(source)
+        states = self.encoder(embedded, mask)
+        mean, std = gaussian.split(self.prior(states))
+        return embedded, states, self.decoder.memory(states), mean, std
+
+
+class Posterior(nn.Module):
+    """q(z | x, y): source embeddings attend to each other and to an encoder of the target (section 3.1)."""
+
+    def __init__(self, target: Stack, source: Stack, dim: int, latent_size: int) -> None:
+        super().__init__()
+        self.target, self.source = target, source
+        self.output = nn.Linear(dim, 2 * latent_size)
+
+    def forward(
+        self, embedded: Tensor, mask: Tensor | None, target: Tensor, is_token: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, S, D) source and (B, T, D) target embeddings to the mean and standard deviation, (B, S, Z) each."""
+        memory = self.source.memory(self.target(target, is_token))
+        return gaussian.split(self.output(self.source(embedded, mask, memory, is_token)))
+
+
+class Inference(nn.Module):
+    """The posterior, from target ids."""
+
+    def __init__(self, embedding: TokenEmbedding, posterior: Posterior) -> None:
+        super().__init__()
+        self.embedding, self.posterior = embedding, posterior
+
+    def forward(
+        self, embedded: Tensor, mask: Tensor | None, target: Tensor, is_token: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, S, D) source embeddings and (B, T) ids that begin with ``<s>`` to mean and standard deviation."""
+        return self.posterior(embedded, mask, self.embedding(target), is_token)
+
+
+class Lift(nn.Module):
+    """Latents to the width of the model."""
+
+    def __init__(self, lift: nn.Linear) -> None:
+        super().__init__()
+        self.lift = lift
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, S, Z) to (B, S, D)."""
+        return self.lift(latents)
+
+
+class Length(nn.Module):
+    """The length, from the mean over the source of latents and states together."""
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, lifted: Tensor, states: Tensor, is_source: Tensor) -> Tensor:
+        """(B, S, D) lifted latents and (B, S, D) states to (B, 100) logits of ``lengths.offset_classes``."""
+        mean = ((lifted + states) * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True)
+        return self.head(mean)
+
+
+class Decoder(nn.Module):
+    """The factorised decoder, over latents brought to target positions, positions and the length."""
+
+    def __init__(
+        self,
+        embedding: TokenEmbedding,
+        lengths: nn.Embedding,
+        decoder: Stack,
+        is_prefix: bool,
+    ) -> None:
+        super().__init__()
+        self.embedding, self.lengths, self.decoder = embedding, lengths, decoder
+        self.is_prefix = is_prefix
+
+    def forward(
+        self,
+        lifted: Tensor,
+        is_source: Tensor,
+        lengths: Tensor,
+        is_token: Tensor,
+        mask: Tensor | None,
+        memory: tuple[Memory, ...],
+        source_mask: Tensor | None,
+        sigma: Tensor,
+    ) -> Tensor:
+        """(R, S, D) lifted latents and (R,) lengths to (R, T, D) states, T that of the (R, T) ``is_token``.
+
+        ``sigma``: the spread of the length transform.
+        """
+        width = is_token.size(1)
+        placed = length_transform(lifted, is_source, lengths, width, sigma, self.is_prefix)
+        read = 0.5**0.5 * placed + 0.5 * (self.embedding.places(width) + self.lengths(lengths)[:, None])
+        return self.decoder(read, mask, memory, source_mask)

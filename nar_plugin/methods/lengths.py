@@ -8,6 +8,21 @@ from torch import Tensor
 SHORTEST = 2
 """No canvas is shorter: one token and ``</s>`` (Ghazvininejad et al. 2019, released decoder)."""
 
+OFFSETS = 100
+"""Classes of a length as its offset from the source's: 50 tokens shorter to 49 longer (Shu et al. 2020; the released
+code counts from 49 shorter to 50 longer)."""
+SHORTEST_OFFSET = -50
+
+
+def offset_classes(source_lengths: Tensor, target_lengths: Tensor) -> Tensor:
+    """(B,), (B,) to (B,) classes; an offset beyond them counts as the last one."""
+    return (target_lengths - source_lengths - SHORTEST_OFFSET).clamp(0, OFFSETS - 1)
+
+
+def of_offsets(classes: Tensor, source_lengths: Tensor, shortest: int, longest: int) -> Tensor:
+    """(B,) classes to (B,) target lengths, the inverse of ``offset_classes`` within ``shortest`` and ``longest``."""
+    return (source_lengths + classes + SHORTEST_OFFSET).clamp(shortest, longest)
+
 
 def top_classes(log_probs: Tensor, n: int) -> Tensor:
     """The ``n`` most probable classes a sentence, best first: (B, C) to (B, n).

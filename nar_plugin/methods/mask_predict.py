@@ -1,14 +1,17 @@
 """Mask-predict (Ghazvininejad, Levy, Liu & Zettlemoyer 2019, "Mask-Predict: Parallel Decoding of Conditional Masked
-Language Models", arXiv 1904.09324): which positions are masked, in training (section 3) and in decoding (section 4).
+Language Models", arXiv 1904.09324): the networks, and which positions are masked, in training (section 3) and in
+decoding (section 4).
 
 Differs from fairseq's ``cmlm_transformer`` on purpose: ``</s>`` is masked and predicted like any token, at least one
 position is masked in every pass, no pass is skipped, and a score changes only when its position is predicted anew.
 """
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from . import noise
+from .transformer import Memory, Stack, TokenEmbedding
 
 CONFIDENCE_GRID = 2.0**-10
 """Confidences are compared on this grid, in nats. Saturated probabilities differ by arithmetic noise alone, which
@@ -64,3 +67,38 @@ def least_confident(confidence: Tensor, lengths: Tensor | None, step: int, passe
     if lengths is None:
         return chosen
     return torch.where(place[:most] < decoding_counts(lengths, step, passes)[:, None], chosen, chosen[:, :1])
+
+
+class Encoder(nn.Module):
+    """The source with a LENGTH token in front, whose state predicts the target's length (section 2.3)."""
+
+    def __init__(
+        self, embedding: TokenEmbedding, lengths: nn.Embedding, dropout: nn.Dropout, encoder: Stack, decoder: Stack
+    ) -> None:
+        """``lengths``: row 0 is the LENGTH token that the encoder reads, row N the class «N tokens», tied."""
+        super().__init__()
+        self.embedding, self.lengths, self.dropout = embedding, lengths, dropout
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, source: Tensor, mask: Tensor | None) -> tuple[tuple[Memory, ...], Tensor]:
+        """(B, S) ids to the decoder's memory, which leaves LENGTH out, and (B, L) log-probabilities of lengths."""
+        slot = self.dropout(self.lengths.weight[:1].expand(len(source), 1, -1))
+        with_slot = torch.cat([slot, self.embedding(source)], 1)
+        states = self.encoder(with_slot, None if mask is None else F.pad(mask, (1, 0), value=True))
+        logits = F.linear(states[:, 0], self.lengths.weight).float()
+        logits[:, 0] = -torch.inf
+        return self.decoder.memory(states[:, 1:]), logits.log_softmax(1)
+
+
+class Decoder(nn.Module):
+    """The decoder, without a causal mask."""
+
+    def __init__(self, embedding: TokenEmbedding, decoder: Stack) -> None:
+        super().__init__()
+        self.embedding, self.decoder = embedding, decoder
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None, memory: tuple[Memory, ...], is_source: Tensor | None
+    ) -> Tensor:
+        """(R, T) ids, some of them masks, to (R, T, D) states."""
+        return self.decoder(self.embedding(tokens), mask, memory, is_source)

@@ -39,11 +39,20 @@ def training_keys(seed: int, epoch: int, ids: Tensor) -> Tensor:
     return fold(fold(torch.full_like(ids, seed), epoch), ids)
 
 
-def source_keys(seed: int, source: Tensor, is_token: Tensor) -> Tensor:
-    """(B,) keys from the seed and the (B, S) right-padded source ids: programs that give no sentence id agree."""
+def source_keys(source: Tensor, is_token: Tensor) -> Tensor:
+    """(B,) keys from the (B, S) right-padded source ids alone: programs that give no sentence id agree."""
     places = torch.arange(1, source.size(1) + 1, device=source.device) * _GOLDEN
-    content = (mix(source.long() + places) * is_token).sum(1)
-    return fold(torch.full_like(content, seed), content)
+    return (mix(source.long() + places) * is_token).sum(1)
+
+
+def decoding_keys(seed: int, keys: Tensor) -> Tensor:
+    """(B,) keys of a decode from ``--seed`` and the (B,) keys of its sources."""
+    return fold(torch.full_like(keys, seed), keys)
+
+
+def candidate_keys(keys: Tensor, n: int) -> Tensor:
+    """(B,) keys to those of ``n`` candidates each, sentence-major: (B * n,)."""
+    return fold(keys.repeat_interleave(n), torch.arange(n, device=keys.device).repeat(len(keys)))
 
 
 def uniform(keys: Tensor, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Special symbols and padding, said once.
+"""Special symbols and padding, in one place.
 
 Lengths here count the end symbol ``</s>`` and no begin symbol: a target is exactly fairseq's ``y_1 … y_n </s>``.
 """
@@ -43,7 +43,7 @@ def right_padded(tokens: Tensor, pad: int) -> tuple[Tensor, Tensor]:
 
 
 def closed(tokens: Tensor, symbols: Symbols) -> tuple[Tensor, Tensor]:
-    """What a decode says as text: every ``</s>``, ``<s>`` and pad dropped, one ``</s>`` put at the end.
+    """The text of a decode: every ``</s>``, ``<s>`` and pad dropped, one ``</s>`` put at the end.
 
     (B, T) to (B, T + 1) ids and ``is_token``: the form in which a teacher scores it.
     """
@@ -75,8 +75,7 @@ def shifted(target: Tensor, symbols: Symbols) -> Tensor:
     return shifted_target.masked_fill(target == symbols.pad, symbols.pad)
 
 
-def same_rows(a: Tensor, b: Tensor, pad: int) -> Tensor:
-    """(B,) True where two padded batches of ids, of whatever widths, hold the same row."""
-    width = max(a.size(1), b.size(1))
-    a, b = (torch.nn.functional.pad(x, (0, width - x.size(1)), value=pad) for x in (a, b))
-    return (a == b).all(1)
+def begin_padded(tokens: Tensor, is_token: Tensor, bos: int) -> tuple[Tensor, Tensor]:
+    """(B, T) right-padded ids and ``is_token`` with ``<s>`` in front: (B, T + 1) each."""
+    pad = torch.nn.functional.pad
+    return pad(tokens, (1, 0), value=bos), pad(is_token, (1, 0), value=True)

@@ -10,15 +10,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token predictions. ``logits``: (M, V) at the scored positions only; ``target``: (M,) ids.
+    """Token predictions. ``logits``: (M, V) at the scored positions only; ``target``: (M,) ids, or (M, V) soft targets.
 
     Scored positions are gathered before the vocabulary projection: it is the dearest product of a training step.
+    ``is_counted``: the M positions count towards the sample size, by which all sums are divided. ``is_reported``: they
+    are in ``nll_loss``, ``ppl`` and ``accuracy``, which are of words: codes, and what else is no output, are not.
     """
 
     name: str
     logits: Tensor
     target: Tensor
     weight: float = 1.0
+    is_counted: bool = True
+    is_reported: bool = True
 
 
 @dataclass(frozen=True)
@@ -32,34 +36,29 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class Values:
-    """A value a position, in nats, before any hinge (a KL divergence). ``values``, ``is_counted``: (B, T)."""
+class Nats:
+    """Values in nats that are added up: a divergence, a commitment, minus the log-probability of all alignments.
+
+    ``values``: (B,) a sentence or (B, T) a position. ``is_counted``: the same shape, False where a value is padding;
+    None: all count. ``has_free_bits``: a divergence a position, of which an objective may leave some for nothing.
+    """
 
     name: str
     values: Tensor
+    is_counted: Tensor | None = None
+    weight: float = 1.0
+    has_free_bits: bool = False
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A step of latents at each position, and its target, (B, T, Z) each; ``is_counted``: (B, T)."""
+
+    name: str
+    step: Tensor
+    step_target: Tensor
     is_counted: Tensor
     weight: float = 1.0
 
 
-@dataclass(frozen=True)
-class Scalar:
-    """One summed value in nats, as it is."""
-
-    name: str
-    value: Tensor
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Moves:
-    """A move of latents at each position, and the way it is to learn. ``move``, ``way``: (B, T, Z); ``is_counted``:
-    (B, T)."""
-
-    name: str
-    move: Tensor
-    way: Tensor
-    is_counted: Tensor
-    weight: float = 1.0
-
-
-Term = Tokens | Classes | Values | Scalar | Moves
+Term = Tokens | Classes | Nats | Steps

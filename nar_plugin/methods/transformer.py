@@ -1,10 +1,11 @@
 """Transformer blocks for decoders that see every position at once (Vaswani et al. 2017, section 3).
 
 Own blocks rather than a library's because the refinement loop calls the same decoder on the same source many times: a
-source's keys and values are projected once (``CrossAttention.project``), not once a pass.
+source's keys and values, its memory, are made once (``CrossAttention.memory``), not once a pass.
 
-Shapes: ``B`` batch, ``T`` target, ``S`` source, ``D`` model, ``H`` heads. Masks are True at real tokens; None means
-that no position is padding, which is faster.
+Shapes: ``B`` batch, ``T`` target, ``S`` source, ``D`` model, ``H`` heads. ``seen`` says which states are attended to:
+(B, S) True at real tokens, or (B, T, S) where each position has a view of its own (``others``, a cache's causal mask);
+None means all, which is faster.
 """
 
 import math
@@ -23,17 +24,19 @@ def _heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def of_others(x: Tensor, is_token: Tensor | None) -> Tensor:
-    """(B, T, T) True where one of (B, T, D) states is seen by another, or by itself if there is no other."""
-    itself = torch.eye(x.size(1), dtype=torch.bool, device=x.device)
-    others = (~itself).expand(len(x), -1, -1)
-    if is_token is not None:
-        others = others & is_token[:, None, :]
-    return others | (itself & ~others.any(2, keepdim=True))
+Join = Callable[[Tensor, Tensor], Memory]
+"""What puts keys and values of new states behind those of the states before (``methods.cache``)."""
 
 
-def _attend(query: Tensor, memory: Memory, is_token: Tensor | None, dropout: float) -> Tensor:
-    mask = is_token
+def others(is_token: Tensor) -> Tensor:
+    """(B, T) ``is_token`` to the (B, T, T) mask under which a state sees all but itself, or itself if it is alone."""
+    itself = torch.eye(is_token.size(1), dtype=torch.bool, device=is_token.device)
+    seen = ~itself & is_token[:, None, :]
+    return seen | (itself & ~seen.any(2, keepdim=True))
+
+
+def _attend(query: Tensor, memory: Memory, seen: Tensor | None, dropout: float) -> Tensor:
+    mask = seen
     if mask is not None:
         mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -47,22 +50,22 @@ def _attend(query: Tensor, memory: Memory, is_token: Tensor | None, dropout: flo
 
 
 class SelfAttention(nn.Module):
-    """Attention among (B, T, D) states without a causal mask; with ``is_blind`` no position sees itself."""
+    """Attention of (B, T, D) states to each other, and to those before them where there is a cache."""
 
-    def __init__(self, dim: int, heads: int, dropout: float, is_blind: bool = False) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout, self.is_blind = heads, dropout, is_blind
+        self.heads, self.dropout = heads, dropout
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, is_token: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None, join: Join | None = None) -> Tensor:
         query, key, value = (_heads(y, self.heads) for y in self.query_key_value(x).chunk(3, -1))
-        seen = of_others(x, is_token) if self.is_blind else is_token
-        return self.output(_attend(query, (key, value), seen, self.dropout if self.training else 0.0))
+        memory = (key, value) if join is None else join(key, value)
+        return self.output(_attend(query, memory, seen, self.dropout if self.training else 0.0))
 
 
 class CrossAttention(nn.Module):
-    """Attention of (B, T, D) states to a projected source."""
+    """Attention of (B, T, D) states to the memory of a source."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -71,7 +74,7 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim)
         self.output = nn.Linear(dim, dim)
 
-    def project(self, source: Tensor) -> Memory:
+    def memory(self, source: Tensor) -> Memory:
         """(B, S, D) encoder states to the keys and values that every later pass attends to."""
         key, value = (_heads(y, self.heads).contiguous() for y in self.key_value(source).chunk(2, -1))
         return key, value
@@ -82,24 +85,22 @@ class CrossAttention(nn.Module):
 
 
 class PositionalAttention(nn.Module):
-    """Attention of positions to positions: (B, T, D) states are mixed by where they stand, whatever they say.
+    """Attention of positions to positions: (B, T, D) states are mixed by where they stand, whatever they hold.
 
-    Query and key are position embeddings, the value is the state (Gu et al. 2018, section 3.3; Lee et al. 2018). With
-    ``is_blind`` no position sees itself.
+    Query and key are position embeddings, the value is the state (Gu et al. 2018, section 3.3; Lee et al. 2018).
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float, is_blind: bool = False) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout, self.is_blind = heads, dropout, is_blind
+        self.heads, self.dropout = heads, dropout
         self.query_key = nn.Linear(dim, 2 * dim)
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, positions: Tensor, is_token: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         """``positions``: (T, D) embeddings."""
         places = self.query_key(positions)[None].expand(len(x), -1, -1).chunk(2, -1)
         query, key, value = (_heads(y, self.heads) for y in (*places, self.value(x)))
-        seen = of_others(x, is_token) if self.is_blind else is_token
         return self.output(_attend(query, (key, value), seen, self.dropout if self.training else 0.0))
 
 
@@ -140,8 +141,8 @@ class Highway(nn.Module):
 
     def forward(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         read = self.norm(x) if self.is_prenorm else x
-        said = self.dropout(f(read))
-        mixed = said + self.gate(read).sigmoid() * (x - said)  # lerp would want one type, which autocast does not give
+        new = self.dropout(f(read))
+        mixed = new + self.gate(read).sigmoid() * (x - new)  # lerp would want one type, which autocast does not give
         return mixed if self.is_prenorm else self.norm(mixed)
 
 
@@ -163,14 +164,13 @@ class Layer(nn.Module):
         is_prenorm: bool,
         has_positions: bool = False,
         is_highway: bool = False,
-        is_blind: bool = False,
     ) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(dim, heads, attention_dropout, is_blind)
+        self.self_attention = SelfAttention(dim, heads, attention_dropout)
         self.around_self = Residual(dim, dropout, is_prenorm)
         self.positional_attention = None
         if has_positions:
-            self.positional_attention = PositionalAttention(dim, heads, attention_dropout, is_blind)
+            self.positional_attention = PositionalAttention(dim, heads, attention_dropout)
         self.around_positional = Residual(dim, dropout, is_prenorm) if has_positions else None
         self.cross_attention = CrossAttention(dim, heads, attention_dropout) if has_source else None
         self.around_cross = Residual(dim, dropout, is_prenorm) if has_source else None
@@ -182,15 +182,16 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        is_token: Tensor | None,
+        seen: Tensor | None,
         memory: Memory | None = None,
         is_source: Tensor | None = None,
         positions: Tensor | None = None,
+        join: Join | None = None,
     ) -> Tensor:
-        x = self.around_self(x, lambda y: self.self_attention(y, is_token))
+        x = self.around_self(x, lambda y: self.self_attention(y, seen, join))
         if self.positional_attention is not None and self.around_positional is not None:
             by_place = self.positional_attention
-            x = self.around_positional(x, lambda y: by_place(y, positions, is_token))
+            x = self.around_positional(x, lambda y: by_place(y, positions, seen))
         if self.cross_attention is not None and self.around_cross is not None:
             cross = self.cross_attention
             x = self.around_cross(x, lambda y: cross(y, memory, is_source))
@@ -219,14 +220,26 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(dim, hidden, heads, is_prenorm=is_prenorm, **options) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=1e-12) if is_prenorm else nn.Identity()
 
-    def project(self, source: Tensor | Sequence[Tensor]) -> tuple[Memory, ...]:
+    @property
+    def last_norm(self) -> nn.LayerNorm:
+        """The layer norm that makes the states which ``forward`` returns."""
+        norm = self.norm if isinstance(self.norm, nn.LayerNorm) else cast(Any, self.layers[-1]).around_feed.norm
+        return cast(nn.LayerNorm, norm)
+
+    @property
+    def cache_shapes(self) -> list[tuple[int, int, int]]:
+        """(H, 0, D / H) of every layer: what a row of an empty cache holds."""
+        attentions = [cast(Layer, layer).self_attention for layer in self.layers]
+        return [(one.heads, 0, one.output.in_features // one.heads) for one in attentions]
+
+    def memory(self, source: Tensor | Sequence[Tensor]) -> tuple[Memory, ...]:
         """The source's keys and values for every layer, once a sentence; of states a layer, each layer gets its own."""
         states = [source] * len(self.layers) if isinstance(source, Tensor) else source
         pairs = zip(self.layers, states, strict=True)
-        return tuple(cast(Any, layer).cross_attention.project(state) for layer, state in pairs)
+        return tuple(cast(Any, layer).cross_attention.memory(state) for layer, state in pairs)
 
     def states(self, x: Tensor, is_token: Tensor | None) -> list[Tensor]:
-        """What every layer of an encoder says, (B, T, D) each, the last of them what ``forward`` returns."""
+        """What every layer of an encoder gives, (B, T, D) each, the last of them what ``forward`` returns."""
         found = []
         for layer in self.layers:
             x = layer(x, is_token)
@@ -236,18 +249,73 @@ class Stack(nn.Module):
     def forward(
         self,
         x: Tensor,
-        is_token: Tensor | None,
+        seen: Tensor | None,
         memory: tuple[Memory, ...] | None = None,
         is_source: Tensor | None = None,
         positions: Tensor | None = None,
+        cache: Sequence[Join] | None = None,
     ) -> Tensor:
-        """(B, T, D) inputs to (B, T, D) states; what stands at padding never reaches a real position."""
+        """(B, T, D) inputs to (B, T, D) states; what stands at padding never reaches a real position.
+
+        ``memory``, ``is_source``: a source's, for attention to it. ``positions``: (T, D), for attention by position.
+        ``cache``: a layer's access to what it has read before (``methods.cache``), which ``seen`` then covers too.
+        """
         first = x
         for i, layer in enumerate(self.layers):
-            x = layer(x, is_token, None if memory is None else memory[i], is_source, positions)
+            of_layer, join = memory and memory[i], cache and cache[i]
+            x = layer(x, seen, of_layer, is_source, positions, join)
             if self.has_input_skip:
                 x = (first + x) * 0.5**0.5
         return self.norm(x)
+
+
+class TokenEmbedding(nn.Module):
+    """Token embedding + position embedding, then dropout; batches are right-padded.
+
+    With ``is_scaled`` tokens are scaled by √d (Vaswani et al. 2017, section 3.4). Positions are learned, or sinusoids.
+    """
+
+    def __init__(self, table: nn.Embedding, longest: int, *, dropout: float, is_scaled: bool, is_learned: bool) -> None:
+        super().__init__()
+        self.tokens, self.dropout = table, nn.Dropout(dropout)
+        self.scale = table.embedding_dim**0.5 if is_scaled else 1.0
+        kind = nn.Embedding if is_learned else Sinusoids
+        self.positions = kind(longest, table.embedding_dim)
+
+    def places(self, width: int) -> Tensor:
+        """(width, D) embeddings of the first positions."""
+        return self.positions.weight[:width]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, T) ids to (B, T, D), before dropout."""
+        return self.scale * self.tokens(tokens) + self.places(tokens.size(1))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.dropout(self.embed(tokens))
+
+
+class SourceMemory(nn.Module):
+    """A source's memory for a stack that not every decode needs."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, states: Tensor) -> tuple[Memory, ...]:
+        return self.stack.memory(states)
+
+
+class Projection(nn.Module):
+    """The vocabulary projection: (…, D) states to (…, size) logits, by the first rows of a table of embeddings."""
+
+    def __init__(self, table: nn.Embedding, size: int) -> None:
+        super().__init__()
+        self.table, self.size = table, size
+
+    def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
+        weight = self.table.weight
+        # a view of the whole would hide from autocast that it has cast this weight before
+        return F.linear(states, weight if self.size == len(weight) else weight[: self.size], bias)
 
 
 def bert_init(module: nn.Module) -> None:

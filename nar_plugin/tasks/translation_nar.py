@@ -8,11 +8,11 @@ import json
 import logging
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, get_args
 
 import numpy as np
 import torch
-from fairseq.data import AppendTokenDataset, FairseqDataset, StripTokenDataset, TruncateDataset
+from fairseq.data import AppendTokenDataset, FairseqDataset, LanguagePairDataset, StripTokenDataset, TruncateDataset
 from fairseq.dataclass import ChoiceEnum
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
@@ -23,7 +23,7 @@ from sacrebleu.metrics import BLEU
 
 from .. import compat
 from ..generators import factory
-from ..methods import noise
+from ..methods import noise, options
 from ..methods.contract import UsageError
 from ..methods.symbols import Symbols
 
@@ -33,49 +33,24 @@ VALIDATION_EPOCH = 0
 """The epoch that validation noise is drawn for: the same masks in every validation."""
 
 
+def with_decode_flags(config: type) -> type:
+    """A configuration with a field for every decode option of ``methods.options`` that is no flag of fairseq's own."""
+    for name, option in options.every_option().items():
+        about: options.About = option.metadata[options.ABOUT]
+        if about.host_flag:
+            continue
+        kind = next((kind for kind in get_args(option.type) if kind is not type(None)), option.type)
+        kind = ChoiceEnum(list(about.choices)) if about.choices else kind
+        config.__annotations__[name] = Optional[kind] if about.unset is None else kind
+        setattr(config, name, field(default=about.unset, metadata={"help": about.help}))
+    return config
+
+
 @dataclass
+@with_decode_flags
 class TranslationNarConfig(TranslationConfig):
-    rescore_norm: ChoiceEnum(list(factory.NORMS)) = field(  # type: ignore[valid-type]
-        default="mean", metadata={"help": "how candidates' summed log-probabilities are made comparable"}
-    )
-    stop_rule: Optional[ChoiceEnum(list(factory.RULES))] = field(  # type: ignore[valid-type]
-        default=None, metadata={"help": "when a sentence needs no further refinement (default: the architecture's own)"}
-    )
-    stop_window: int = field(
-        default=1, metadata={"help": "outputs a stop rule compares with the oldest of them; 1: two passes in a row"}
-    )
-    stop_distance: float = field(
-        default=0.0, metadata={"help": "a stop rule ends a sentence at this share of differing tokens, or below"}
-    )
-    max_candidate_tokens: Optional[int] = field(
-        default=None, metadata={"help": "decode at most so many candidate tokens at a time; changes memory, no result"}
-    )
-    gold_target_len: bool = field(
-        default=False, metadata={"help": "decode with the reference's length, or a window of candidates around it"}
-    )
-    collapse_repeats: bool = field(default=False, metadata={"help": "drop words equal to the word before, once chosen"})
-    decode_samples: int = field(
-        default=0,
-        metadata={
-            "help": "iterative refinement: refine so many samples beside the most probable words, and average; latent "
-            "models: so many candidates, the first without noise"
-        },
-    )
-    decode_sample_noise: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "spread of latent candidates, in standard deviations of the prior (default: the papers', 0.5 of "
-            "latent_transformer, 1 of lanmt_continuous)"
-        },
-    )
-    latent_inference: Optional[ChoiceEnum(list(factory.INFERENCES))] = field(  # type: ignore[valid-type]
-        default=None,
-        metadata={
-            "help": "how latents are refined: not at all (mean), by delta steps, by the steps of a refiner (default: "
-            "by those of a lanmt_refiner, else delta)"
-        },
-    )
-    latent_step_size: float = field(default=1.0, metadata={"help": "size of a refiner's steps (released IWSLT: 0.8)"})
+    """The task's options; its decode flags are those of ``methods.options``."""
+
     cpu_autocast: bool = field(
         default=False,
         metadata={"help": "train on a CPU with bfloat16 products, weights and sums in float32 (torch.autocast)"},
@@ -94,6 +69,9 @@ class TranslationNarTask(TranslationTask):
         self.symbols = Symbols(tgt_dict.bos(), tgt_dict.pad(), tgt_dict.eos(), tgt_dict.unk(), len(tgt_dict))
         self.epoch = 1
         self.architecture: Any = None
+        self.criterions: Tuple[str, ...] = ()
+        self.inputs: Tuple[str, ...] = ()
+        self.valid_subset = ""
 
     @classmethod
     def setup_task(cls, cfg: TranslationNarConfig, **kwargs: Any) -> "TranslationNarTask":
@@ -132,16 +110,13 @@ class TranslationNarTask(TranslationTask):
             return FairseqTask.build_model(self, cfg, from_checkpoint)
         self._check_bleu_args()
         self.architecture = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
-        if from_checkpoint or not getattr(cfg, "latent_model", None):
-            if not from_checkpoint and getattr(cfg, "latent_options", None):
-                raise UsageError("--latent-options is for the program to write; --latent-model names the checkpoint")
-            return super().build_model(cfg, from_checkpoint)
-        # a model that stands on a trained one: the checkpoints to come hold the other's options and weights too
-        base = compat.load_checkpoint(cfg.latent_model)
-        cfg.latent_options = compat.model_options(base, cfg.latent_model)
+        kind = compat.registered_model(self.architecture)
+        base = kind.read_base(cfg) if hasattr(kind, "read_base") and not from_checkpoint else None
         model = super().build_model(cfg, from_checkpoint)
-        compat.load_weights(model.latent, base, cfg.latent_model)
-        model.stands_on = cfg.latent_model
+        if base is not None:
+            model.load_base(base)
+        if factory.is_decoding_model(model):
+            self.criterions, self.inputs = tuple(model.criterions), tuple(model.inputs)
         return model
 
     def _check_bleu_args(self) -> None:
@@ -156,14 +131,13 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(f"--eval-bleu-args knows no {', '.join(unknown)} (the task's own flags go beside it)")
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        allowed = getattr(compat.registered_model(self.architecture), "criterions", None)
         name = getattr(cfg, "_name", None)
-        if allowed is not None and name not in allowed:
+        if self.criterions and name not in self.criterions:
             raise UsageError(
-                f"--arch {self.architecture} is trained with --criterion {' or '.join(allowed)}, not {name}"
+                f"--arch {self.architecture} is trained with --criterion {' or '.join(self.criterions)}, not {name}"
             )
         criterion = super().build_criterion(cfg, from_checkpoint)
-        if allowed is None and hasattr(criterion, "loss_of"):
+        if not self.criterions and hasattr(criterion, "loss_of"):
             raise UsageError(f"--criterion {name} trains no --arch {self.architecture}; take one of fairseq's own")
         return criterion
 
@@ -175,12 +149,14 @@ class TranslationNarTask(TranslationTask):
         extra_gen_cls_kwargs: Optional[Dict[str, Any]] = None,
         **kwargs: Any,
     ) -> Any:
-        if not hasattr(models[0], "generator"):
-            if any(hasattr(model, "generator") for model in models):
+        host_flags = compat.decode_flags()
+        if not factory.is_decoding_model(models[0]):
+            if any(map(factory.is_decoding_model, models)):
                 raise UsageError("the student comes first: --path student.pt:teacher.pt")
-            factory.warn_of_idle_task_flags(args, self.cfg)
+            factory.warn_of_idle_task_flags(args, self.cfg, host_flags)
             return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
-        return factory.build(models, args, self.cfg, self.symbols, is_program=not isinstance(args, Namespace))
+        is_program = not isinstance(args, Namespace)
+        return factory.build(models, args, self.cfg, self.symbols, host_flags=host_flags, is_program=is_program)
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
         super().begin_epoch(epoch, model)
@@ -200,12 +176,12 @@ class TranslationNarTask(TranslationTask):
             criterion.set_num_updates(update_num)
         if self.cfg.cpu_autocast and sample["id"].device.type != "cpu":
             raise UsageError("--cpu-autocast is for training on a CPU (--cpu); on a GPU take --bf16 or --fp16")
-        sample = self.with_keys(sample, self.epoch)
+        sample = self.with_columns(sample, self.cfg.train_subset, self.epoch)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.cpu_autocast):
             return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
     def valid_step(self, sample: Dict[str, Any], model: torch.nn.Module, criterion: Any) -> Any:
-        return super().valid_step(self.with_keys(sample, VALIDATION_EPOCH), model, criterion)
+        return super().valid_step(self.with_columns(sample, self.valid_subset, VALIDATION_EPOCH), model, criterion)
 
     def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
         """As the host's, but empty hypotheses score 0, where the host leaves BLEU out and then misses it."""
@@ -220,9 +196,23 @@ class TranslationNarTask(TranslationTask):
             metrics.log_scalar(f"_bleu_{name}", sum(float(log.get(f"_bleu_{name}", 0)) for log in logging_outputs))
         metrics.log_derived("bleu", _bleu)
 
-    def with_keys(self, sample: Dict[str, Any], epoch: int) -> Dict[str, Any]:
-        """The batch with a noise key a sentence: a resumed, split or re-ordered run draws the same noise."""
-        return {**sample, "keys": noise.training_keys(self.cfg.seed, epoch, sample["id"])}
+    def with_columns(self, sample: Dict[str, Any], split: str, epoch: int) -> Dict[str, Any]:
+        """The batch with the side columns that the model names in ``inputs``."""
+        columns = {name: self.column(name, sample["id"], split, epoch) for name in self.inputs}
+        return {**sample, "columns": columns}
+
+    def column(self, name: str, ids: torch.Tensor, split: str, epoch: int) -> torch.Tensor:
+        """A side column of the sentences ``ids`` (B,) of a split: what a model wants beside source and target.
+
+        Here ``keys``, (B,) noise keys: a resumed, split or re-ordered training draws the same noise, and so does every
+        validation. Another task adds what it knows by sentence (fertilities, weights). Raises UsageError for a column
+        that nobody knows.
+        """
+        if name != "keys":
+            raise UsageError(
+                f"--arch {self.architecture} needs {name} of each sentence, which this --task does not have"
+            )
+        return noise.training_keys(self.cfg.seed, epoch, ids)
 
     def get_batch_iterator(
         self,
@@ -243,6 +233,7 @@ class TranslationNarTask(TranslationTask):
         """
         is_training = ignore_invalid_inputs and dataset is self.datasets.get(self.cfg.train_subset)
         if not is_training:
+            self.valid_subset = next((name for name, one in self.datasets.items() if one is dataset), "")
             _cut_to(dataset, max_positions)
             max_tokens = _at_least_longest(dataset, max_tokens)
         # the host orders a split by the epoch in which its iterator was made, which after a resume is another one
@@ -292,8 +283,8 @@ def _cut(data: Any, sizes: np.ndarray, limit: int, eos: int, side: str) -> Tuple
 
 
 def _cut_to(dataset: Any, max_positions: Any) -> None:
-    """Cut both sides of a language-pair dataset to the limits, in place, keeping ``</s>``."""
-    if not isinstance(max_positions, (tuple, list)):
+    """Cut both sides of a language-pair dataset to the limits, in place, keeping ``</s>``. Others are left alone."""
+    if not isinstance(max_positions, (tuple, list)) or not isinstance(dataset, LanguagePairDataset):
         return
     eos = dataset.eos if dataset.eos is not None else dataset.src_dict.eos()
     source, target = max_positions
@@ -305,8 +296,11 @@ def _cut_to(dataset: Any, max_positions: Any) -> None:
 
 
 def _at_least_longest(dataset: Any, max_tokens: Optional[int]) -> Optional[int]:
-    longest = int(np.max(dataset.sizes)) if len(dataset) else 0
-    if max_tokens is None or max_tokens >= longest:
+    if max_tokens is None or not len(dataset):
+        return max_tokens
+    sizes = getattr(dataset, "sizes", None)
+    longest = int(max(map(dataset.num_tokens, range(len(dataset)))) if sizes is None else np.max(sizes))
+    if max_tokens >= longest:
         return max_tokens
     logger.warning(f"--max-tokens {max_tokens} is raised to {longest}, the longest sentence")
     return longest

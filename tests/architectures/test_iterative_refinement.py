@@ -1,4 +1,4 @@
-"""Deterministic iterative refinement as a whole: the checkable behaviours of its specification, by number."""
+"""Deterministic iterative refinement as a whole: its behaviours, by number (tests/BEHAVIOURS.md)."""
 
 import itertools
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nar_plugin.architectures.iterative_refinement import (
     LONGEST_OFFSET,
-    IterativeRefinementStarts,
+    IterativeRefinementProposals,
     IterativeRefinementState,
 )
 from nar_plugin.generators import oracle
@@ -19,15 +19,10 @@ from nar_plugin.methods import iterative_refinement as method
 from nar_plugin.methods import noise
 from nar_plugin.methods.contract import UsageError
 from nar_plugin.methods.terms import Classes, Tokens
-from nar_plugin.methods.transformer import of_others
+from nar_plugin.methods.transformer import others
 from tests import tiny
-from tests.architectures import behaviours
 from tests.tiny import BOS, EOS, PAD, criterion, decode, random_rows, sample_of, texts
 
-NOT_HERE = {
-    11: "fertilities are another architecture's: there are none here to repeat a source by",
-    12: "fertilities are another architecture's: a length is never 0 here",
-}
 SOURCES = random_rows(12, 9, seed=5)
 TARGETS = random_rows(12, 9, seed=6)
 
@@ -43,7 +38,7 @@ def training(**options: Any) -> Any:
 
 def terms(model: Any, *, epoch: int = 1, rows: int = 12) -> dict[str, Any]:
     sample = sample_of(SOURCES[:rows], TARGETS[:rows], epoch=epoch)
-    return {t.name: t for t in model(**sample["net_input"], target=sample["target"], keys=sample["keys"])}
+    return {t.name: t for t in tiny.terms_of(model, sample)}
 
 
 def losses(model: Any, **options: Any) -> dict[str, float]:
@@ -53,33 +48,27 @@ def losses(model: Any, **options: Any) -> dict[str, float]:
 
 
 def encoded_sources(model: Any, rows: list[list[int]] = SOURCES) -> Any:
-    tokens = tiny.stacked(rows)
-    return model.encode(tokens, (tokens != PAD).sum(1))
+    return model.encode(tiny.net_input_of(rows))
 
 
 @torch.no_grad()
 def run_passes(model: Any, source: list[int], length: int, passes: int) -> list[Tensor]:
     """The words of one sentence after every pass, by the parts of the model and no loop of ours."""
     encoded = encoded_sources(model, [source])
-    hidden, said = model.first_pass(encoded, torch.tensor([length]), None, length), []
+    hidden, outputs = model.first_pass(encoded, torch.tensor([length]), None, length), []
     for k in range(passes):
-        logits = model.project(hidden, is_first=k == 0)
+        logits = model.project(hidden, k)
         logits[..., [PAD, BOS]] = -torch.inf
-        said.append(logits.argmax(-1)[0])
-        hidden = model.next_pass(encoded, said[-1][None], hidden, None)
-    return said
-
-
-def test_every_behaviour_has_a_test_or_a_reason() -> None:
-    assert behaviours.numbers("LEE") | set(NOT_HERE) == set(range(1, 36))
-    assert not behaviours.numbers("LEE") & set(NOT_HERE)
+        outputs.append(logits.argmax(-1)[0])
+        hidden = model.next_pass(encoded, outputs[-1][None], hidden, None)
+    return outputs
 
 
 @pytest.mark.parametrize("options", [{}, {"decode_samples": 2}])
 def test_a_hypothesis_does_not_depend_on_its_batch(options: dict[str, int]) -> None:
     """LEE-1: alone, in a batch, left or right padded: the same words, scores and length."""
     model, rows = lee(), random_rows(16, 9, seed=8)
-    chosen: dict[str, Any] = {"iterations": 4, "candidates": 3, "nbest": 3, "of_model": options}
+    chosen: dict[str, Any] = {"iterations": 4, "lengths": 3, "nbest": 3, **options}
     together = tiny.decode_in_any_batch(model, rows, **chosen)
     assert len({len(group[0]["tokens"]) for group in together}) > 2
 
@@ -97,7 +86,7 @@ def test_padding_of_a_source_changes_no_length(length_head: str) -> None:
 @pytest.mark.parametrize("options", [{}, {"decode_samples": 3}])
 def test_decoding_twice_gives_the_same(options: dict[str, int]) -> None:
     """LEE-2: nothing is random but what the seed decides."""
-    once, again = (texts(decode(lee(), sample_of(SOURCES), iterations=3, of_model=options)) for _ in range(2))
+    once, again = (texts(decode(lee(), sample_of(SOURCES), iterations=3, **options)) for _ in range(2))
     assert once == again
 
 
@@ -106,7 +95,7 @@ def test_nothing_that_is_given_is_changed() -> None:
     model, sample = training(), sample_of(SOURCES, TARGETS)
     given = sample["net_input"]["src_tokens"], sample["target"]
     before = [x.clone() for x in given]
-    model(**sample["net_input"], target=given[1], keys=sample["keys"])
+    tiny.terms_of(model, sample)
     assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
     model.eval()
     with torch.no_grad():
@@ -120,14 +109,14 @@ def test_nothing_that_is_given_is_changed() -> None:
 
 
 def started(model: Any, encoded: Any, samples: int = 0) -> IterativeRefinementState:
-    lengths = 2 + torch.arange(len(encoded.source)) % 7
+    lengths = 2 + torch.arange(len(encoded.keys)) % 7
     keys = torch.arange(len(lengths)) if samples else None
-    return model.start(encoded, IterativeRefinementStarts(lengths=lengths, samples=samples, keys=keys))
+    return model.start(encoded, IterativeRefinementProposals(lengths=lengths, samples=samples, keys=keys))
 
 
 @torch.no_grad()
-def test_neither_pads_nor_begins_are_said_and_lengths_are_as_planned() -> None:
-    """LEE-4: though the model would like to say them."""
+def test_neither_pads_nor_begins_are_predicted_and_lengths_are_as_planned() -> None:
+    """LEE-4: though they are the most probable."""
     model = lee()
     for table in (model.target_embedding.tokens, model.first_output):
         table.weight[[PAD, BOS]] *= 6.0
@@ -135,7 +124,7 @@ def test_neither_pads_nor_begins_are_said_and_lengths_are_as_planned() -> None:
     for samples in (0, 2):
         state = started(model, encoded, samples)
         for step in range(1, 6):
-            seen |= set(model.project(state.hidden, is_first=step == 1).argmax(-1).flatten().tolist())
+            seen |= set(model.project(state.hidden, step - 1).argmax(-1).flatten().tolist())
             for words in (state.tokens, *state.words.unbind(1)):
                 assert not (((words == PAD) | (words == BOS)) & state.is_token).any()
                 assert bool((words == PAD)[~state.is_token].all())
@@ -163,11 +152,11 @@ def attention_weights(model: Any, kind: str, rows: list[list[int]]) -> Tensor:
 
 
 def started_at(model: Any, encoded: Any, length: int) -> IterativeRefinementState:
-    return model.start(encoded, starts_of([length] * len(encoded.source)))
+    return model.start(encoded, starts_of([length] * len(encoded.keys)))
 
 
 def starts_of(lengths: list[int]) -> Any:
-    return IterativeRefinementStarts(lengths=torch.tensor(lengths), samples=0, keys=None)
+    return IterativeRefinementProposals(lengths=torch.tensor(lengths), samples=0, keys=None)
 
 
 def test_attention_by_position_does_not_depend_on_the_sentence() -> None:
@@ -184,9 +173,8 @@ def test_attention_by_position_does_not_depend_on_the_sentence() -> None:
 def test_a_masked_diagonal_hides_a_position_from_itself(length: int) -> None:
     """LEE-6: rows still sum to 1, and a sentence of one token is no NaN."""
     model, encoded = lee(mask_diagonal=True), encoded_sources(lee(), SOURCES[:2])
-    x = torch.randn(2, 8, 32)
     is_token = torch.arange(8) < torch.tensor([[length], [8]])
-    seen = of_others(x, is_token)
+    seen = others(is_token)
     assert torch.equal(seen[0, :, length:], torch.zeros_like(seen[0, :, length:])) and bool(seen.any(2).all())
     assert not seen[:, range(length), range(length)].any() if length > 1 else bool(seen[0, 0, 0])
     weights = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf).softmax(-1)
@@ -197,16 +185,37 @@ def test_a_masked_diagonal_hides_a_position_from_itself(length: int) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("is_padded", [False, True])
+@pytest.mark.parametrize("mask_diagonal", [False, True])
+def test_both_decoders_see_all_positions_or_all_others(mask_diagonal: bool, is_padded: bool) -> None:
+    """LEE-6: where nothing is padded, all is no mask."""
+    model, seen = lee(mask_diagonal=mask_diagonal), []
+    for stack in (model.decoder.first, model.decoder.later):
+        stack.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    encoded, lengths = encoded_sources(model, SOURCES[:2]), torch.tensor([3 if is_padded else 5, 5])
+    is_token = torch.arange(5) < lengths[:, None]
+    mask = is_token if is_padded else None
+    hidden = model.first_pass(encoded, lengths, mask, 5)
+    model.next_pass(encoded, torch.full((2, 5), 7), hidden, mask)
+    assert len(seen) == 2
+    for given in seen:
+        if mask_diagonal:
+            assert given is not None and given.equal(others(is_token))
+        else:
+            assert given is mask
+
+
+@torch.no_grad()
 def test_a_blind_block_has_no_path_from_a_position_to_itself() -> None:
-    """LEE-6: where attention is uniform, another value at t changes what every other position says, and not t."""
+    """LEE-6: where attention is uniform, another value at t changes every other position, and not t."""
     model = lee(mask_diagonal=True)
     layer, x = model.decoder.later.layers[0], torch.randn(1, 5, 32)
     layer.self_attention.query_key_value.weight[:64] = 0  # the queries and keys
     other = x + F.one_hot(torch.tensor([2]), 5)[..., None]
-    positions = model.positions(5)
+    positions, seen = model.target_embedding.places(5), others(torch.ones(1, 5, dtype=torch.bool))
     for block in (
-        lambda y: layer.self_attention(y, None),
-        lambda y: layer.positional_attention(y, positions, None),
+        lambda y: layer.self_attention(y, seen),
+        lambda y: layer.positional_attention(y, positions, seen),
     ):
         moved = (block(other) - block(x)).abs().amax(-1)[0] > 1e-6
         assert moved.tolist() == [True, True, False, True, True]
@@ -217,14 +226,14 @@ def test_a_blind_block_has_no_path_from_a_position_to_itself() -> None:
 def test_a_decoder_layer_attends_to_its_own_encoder_layer(attend_top: bool) -> None:
     """LEE-7: layer i of the decoder reads layer i of the encoder, or all read the top one."""
     model = lee(encoder_layers=3, decoder_layers=3, attend_top=attend_top)
-    tokens, states = tiny.stacked(SOURCES[:2]), []
+    states = []
     whole = model.encoder.states
     model.encoder.states = lambda *inputs: states.append(whole(*inputs)) or states[-1]
-    encoded = model.encode(tokens)
+    encoded = encoded_sources(model, SOURCES[:2])
     for decoder, memories in zip((model.decoder.first, model.decoder.later), encoded.memories, strict=True):
         for i, (layer, memory) in enumerate(zip(decoder.layers, memories, strict=True)):
             read = states[0][-1 if attend_top else i]
-            for seen, expected in zip(memory, layer.cross_attention.project(read), strict=True):
+            for seen, expected in zip(memory, layer.cross_attention.memory(read), strict=True):
                 torch.testing.assert_close(seen, expected)
     before = model.first_pass(encoded, torch.tensor([5, 5]), None, 5)
     for i in range(3):
@@ -247,14 +256,12 @@ def test_layers_of_unequal_count_need_the_top() -> None:
     "options", [{}, {"share_decoders": True}, {"exact_mixture": True, "corruption": "probability"}]
 )
 def test_a_tiny_model_learns_sixteen_pairs_by_heart(options: dict[str, Any]) -> None:
-    """LEE-9: given the length, the first pass says at least 99 tokens in a hundred."""
+    """LEE-9: given the length, the first pass predicts at least 99 tokens in a hundred."""
     sources, targets = random_rows(16, 9, seed=3, shortest=3), random_rows(16, 9, seed=4, shortest=3)
     model, sample = lee(is_lively=False, **options), sample_of(sources, targets)
     tiny.train(model, sample, steps=250, rate=1e-2)
-    said = texts(decode(model, sample, gold_length=True))
-    right = [
-        a == b for row, target in zip(said, targets, strict=True) for a, b in zip(row, [*target, EOS], strict=True)
-    ]
+    rows = zip(texts(decode(model, sample, gold_target_len=True)), targets, strict=True)
+    right = [a == b for row, target in rows for a, b in zip(row, [*target, EOS], strict=True)]
     assert sum(right) >= 0.99 * len(right)
     assert texts(decode(model, sample, iterations=4)) == [[*row, EOS] for row in targets]
 
@@ -263,7 +270,7 @@ def test_a_tiny_model_learns_sixteen_pairs_by_heart(options: dict[str, Any]) -> 
 def test_the_first_pass_reads_the_copied_source() -> None:
     """LEE-10: √d E[source] with its own positions, copied, and the target's positions on top."""
     model, seen = lee(), []
-    model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.decoder.first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     encoded = encoded_sources(model)
     model.first_pass(encoded, torch.tensor([7] * 12), None, 7)
     for row, source in zip(seen[0], SOURCES, strict=True):
@@ -281,7 +288,7 @@ def test_one_pass_is_plain_cross_entropy() -> None:
     encoded, expected = encoded_sources(model), 0.0
     for i, row in enumerate(TARGETS):
         rows, n = torch.tensor([i]), len(row) + 1
-        logits = model.project(model.first_pass(encoded.select(rows), torch.tensor([n]), None, n), is_first=True)[0]
+        logits = model.project(model.first_pass(encoded.select(rows), torch.tensor([n]), None, n), 0)[0]
         expected += float(F.cross_entropy(logits, torch.tensor([*row, EOS]), reduction="sum").detach())
     assert losses(model)["pass0"] == pytest.approx(expected, rel=1e-5)
     loss, _, _ = criterion(length_loss_factor=0.0)(model, sample)
@@ -306,7 +313,7 @@ def test_the_objective_sums_the_passes(pass_loss: str, divisor: int, exact_mixtu
 def test_the_exact_mixture_weighs_both_losses(share: float) -> None:
     """LEE-15: α = 1 is J_LVM, α = 0 is J_DAE beside the first pass, 0.5 is half of either."""
     found = terms(training(train_refinements=2, exact_mixture=True, lvm_share=share))
-    weights = {name: t.weight / found["length"].weight for name, t in found.items()}
+    weights = {name: t.weight for name, t in found.items()}
     assert weights["pass0"] == 1 and weights["pass1"] == weights["pass2"] == share
     if share < 1:
         assert weights["denoise1"] == weights["denoise2"] == 1 - share
@@ -344,7 +351,7 @@ def test_a_coin_of_one_side_is_no_coin() -> None:
 
 
 @pytest.mark.parametrize(("next_input", "leaks"), [("words", False), ("both", True)])
-def test_a_corrupted_reference_hides_what_was_said_before(next_input: str, leaks: bool) -> None:
+def test_a_corrupted_reference_hides_the_output_before(next_input: str, leaks: bool) -> None:
     """LEE-17: at α = 0 later losses know the passes before them by their hidden states only."""
     model = training(train_refinements=2, lvm_share=0.0, next_input=next_input)
     before = losses(model)
@@ -387,7 +394,7 @@ def test_what_a_refinement_reads(next_input: str) -> None:
     model, seen = lee(next_input=next_input), []
     encoded = encoded_sources(model)
     state = started_at(model, encoded, 6)
-    model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.decoder.later.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.refine(state, 1, 1)
     parts = {"words": 32**0.5 * model.target_embedding.tokens.weight[state.tokens], "hidden": state.hidden[:, 0]}
     read = [part for name, part in parts.items() if next_input in (name, "both")]
@@ -416,7 +423,7 @@ def test_three_tables_or_one() -> None:
 
 
 def test_every_pass_is_taught_the_reference() -> None:
-    """LEE-20: never what the pass before it said, unless one asks for what the talk prints."""
+    """LEE-20: never the output of the pass before, unless one asks for what the talk prints."""
     reference = torch.tensor([token for row in TARGETS for token in (*row, EOS)])
     for name, term in terms(training(exact_mixture=True)).items():
         assert name == "length" or term.target.tolist() == reference.tolist()
@@ -438,7 +445,7 @@ def noisy_inputs(model: Any, epoch: int = 1) -> list[Tensor]:
 def test_every_refinement_has_its_own_rate_of_corruption() -> None:
     """LEE-21: the first reads the noisiest reference; ``--corruption-rate`` is one for all."""
     target = tiny.stacked(TARGETS)
-    keys = sample_of(SOURCES, TARGETS)["keys"]
+    keys = sample_of(SOURCES, TARGETS)["columns"]["keys"]
     for options, rates in (({}, [0.7, 0.5, 0.3, 0.1]), ({"corruption_rate": 0.4}, [0.4] * 4)):
         read = noisy_inputs(training(lvm_share=0.0, **options))
         for k, (words, rate) in enumerate(zip(read, rates, strict=True)):
@@ -462,7 +469,7 @@ def test_a_validation_has_neither_noise_nor_coins(exact_mixture: bool) -> None:
 def test_the_length_is_a_class_of_offsets(source: int, target: int, expected: int) -> None:
     """LEE-25: T − S, both with ``</s>``, cut at ± 20."""
     sample = sample_of([[5] * source], [[6] * target])
-    found = lee()(**sample["net_input"], target=sample["target"], keys=sample["keys"])[-1]
+    found = tiny.terms_of(lee(), sample)[-1]
     assert isinstance(found, Classes) and found.target.tolist() == [expected]
     assert found.logits.size(1) == 2 * LONGEST_OFFSET + 1 == 41
 
@@ -490,12 +497,11 @@ def test_where_the_length_teaches_the_encoder(options: dict[str, Any], flows: bo
 
 @torch.no_grad()
 def test_the_linear_head_reads_all_states_and_the_other_two_layers_the_top() -> None:
-    tokens = tiny.stacked(SOURCES[:1])
     for head, layers in (("linear", 1), ("mlp", 2)):
         model, states = lee(encoder_layers=2, decoder_layers=2, length_head=head), []
         whole = model.encoder.states
         model.encoder.states = lambda *inputs, w=whole, s=states: s.extend(w(*inputs)) or s
-        encoded = model.encode(tokens)
+        encoded = encoded_sources(model, SOURCES[:1])
         read = encoded.copied + states[0] + states[1] if head == "linear" else states[1]
         expected = model.length_head(read.mean(1)).log_softmax(1)
         torch.testing.assert_close(encoded.offset_log_probs, expected)
@@ -520,10 +526,9 @@ def test_k_passes_are_the_parts_one_after_another(passes: int) -> None:
 def test_k_passes_are_k_passes(passes: int) -> None:
     """LEE-27: the encoder runs once, the decoders exactly K times, none hidden."""
     model, calls = lee(), []
-    for name, module in model.counted.items():
-        (model.encoder.layers[0] if name == "encoder" else module).register_forward_hook(
-            lambda *_, name=name: calls.append(name)
-        )
+    stacks = (("encoder", model.encoder), ("decoder", model.decoder.first), ("decoder", model.decoder.later))
+    for name, stack in stacks:
+        stack.layers[0].register_forward_hook(lambda *_, name=name: calls.append(name))
     decode(model, sample_of(SOURCES), iterations=passes - 1)
     assert calls == ["encoder"] + ["decoder"] * passes
 
@@ -600,7 +605,7 @@ def test_lengths_are_those_around_the_most_probable_one() -> None:
     """LEE-33: one candidate is the plain decode, more are around it, and the best score wins."""
     model, sample = lee(), sample_of(SOURCES)
     one = decode(model, sample, iterations=2)
-    five = decode(model, sample, iterations=2, candidates=5, nbest=5)
+    five = decode(model, sample, iterations=2, lengths=5, nbest=5)
     best = encoded_sources(model).offset_log_probs.argmax(1) - LONGEST_OFFSET
     for plain, group, source, offset in zip(one, five, SOURCES, best.tolist(), strict=True):
         middle = len(source) + 1 + offset
@@ -618,8 +623,7 @@ def test_no_samples_are_the_plain_decode() -> None:
     """LEE-35: S = 0 is the argmax; S > 0 is something else."""
     model, sample = lee(), sample_of(SOURCES)
     plain, none, some = (
-        decode(model, sample, iterations=3, of_model=flags)
-        for flags in ({}, {"decode_samples": 0}, {"decode_samples": 4})
+        decode(model, sample, iterations=3, **flags) for flags in ({}, {"decode_samples": 0}, {"decode_samples": 4})
     )
     assert texts(plain) == texts(none) != texts(some)
 
@@ -639,7 +643,7 @@ def test_samples_are_averaged_pass_by_pass() -> None:
             row = encoded.select(torch.tensor([i]))
             probabilities = [
                 model.project(
-                    model.next_pass(row, read.words[i : i + 1, run, :n], read.hidden[i : i + 1, run, :n], None), False
+                    model.next_pass(row, read.words[i : i + 1, run, :n], read.hidden[i : i + 1, run, :n], None)
                 )[0].softmax(-1)
                 for run in range(4)
             ]
@@ -656,11 +660,9 @@ def test_samples_have_the_probabilities_of_the_model() -> None:
     model = lee()
     encoded = encoded_sources(model, SOURCES[:1])
     many = 3000
-    starts = IterativeRefinementStarts(lengths=torch.tensor([3]), samples=many, keys=torch.tensor([7]))
+    starts = IterativeRefinementProposals(lengths=torch.tensor([3]), samples=many, keys=torch.tensor([7]))
     state = model.start(encoded, starts)
-    probability = (
-        model.project(state.hidden[0, 0], True).index_fill(-1, torch.tensor([PAD, BOS]), -torch.inf).softmax(-1)
-    )
+    probability = model.project(state.hidden[0, 0], 0).index_fill(-1, torch.tensor([PAD, BOS]), -torch.inf).softmax(-1)
     for place in range(3):
         drawn = state.words[0, 1:, place].bincount(minlength=tiny.WORDS + 4) / many
         deviation = (probability[place] * (1 - probability[place]) / many).sqrt()
@@ -678,12 +680,12 @@ def test_the_marginal_of_a_toy_and_its_two_approximations(next_input: str) -> No
     source, target, size = [4, 6, 5], [6, EOS], 7
     encoded = encoded_sources(model, [source])
     hidden = model.first_pass(encoded, torch.tensor([2]), None, 2)
-    first = model.project(hidden, is_first=True)[0].softmax(-1)
+    first = model.project(hidden, 0)[0].softmax(-1)
     every = torch.tensor(list(itertools.product(range(size), repeat=2)))
     prior = first[0, every[:, 0]] * first[1, every[:, 1]]
     rows = torch.zeros(len(every), dtype=torch.long)
     states = model.next_pass(encoded.select(rows), every, hidden[rows], None)
-    likelihood = model.project(states, is_first=False).softmax(-1)[:, [0, 1], target].prod(1)
+    likelihood = model.project(states).softmax(-1)[:, [0, 1], target].prod(1)
     torch.testing.assert_close(prior.sum(), torch.tensor(1.0))
     marginal, mode = float((prior * likelihood).sum()), prior.argmax()
     assert 0.05 < float(prior[mode]) < 0.95, "the first pass is sure: the test shows nothing"
@@ -691,14 +693,14 @@ def test_the_marginal_of_a_toy_and_its_two_approximations(next_input: str) -> No
 
     count = 4000
     sample = sample_of([source] * count, [target[:1]] * count)
-    found = model.train()(**sample["net_input"], target=sample["target"], keys=sample["keys"])[1]
+    found = tiny.terms_of(model.train(), sample)[1]
     assert isinstance(found, Tokens) and found.name == "pass1"
     drawn = found.logits.softmax(-1).gather(1, found.target[:, None]).view(count, 2).prod(1)
     assert abs(float(drawn.mean()) - marginal) < 3 * float(drawn.std()) / count**0.5
     assert float(drawn.std()) > 0.05 * marginal
     # and without samples the loss is that of the mode
     plain = lee(words=3, train_refinements=1, lvm_share=1.0, next_input=next_input)
-    found = plain(**sample["net_input"], target=sample["target"], keys=sample["keys"])[1]
+    found = tiny.terms_of(plain, sample)[1]
     one = found.logits.softmax(-1).gather(1, found.target[:, None]).view(count, 2).prod(1)
     torch.testing.assert_close(one, likelihood[mode].expand(count), atol=1e-5, rtol=1e-4)
 
@@ -714,7 +716,7 @@ def test_a_reference_is_scored_in_the_last_pass_of_training() -> None:
         hidden = model.first_pass(one, torch.tensor([n]), None, n)
         for words in run_passes(model, SOURCES[i], n, 2):
             hidden = model.next_pass(one, words[None], hidden, None)
-        log_probs = model.project(hidden, is_first=False)[0].log_softmax(-1)
+        log_probs = model.project(hidden)[0].log_softmax(-1)
         expected = log_probs[torch.arange(n), torch.tensor([*row, EOS])]
         torch.testing.assert_close(scored.tokens[i, :n], expected, atol=1e-5, rtol=1e-5)
         assert not scored.tokens[i, n:].any()

@@ -1,4 +1,4 @@
-"""The inference network over a frozen latent model: what its specification says of it, by number."""
+"""The inference network over a frozen latent model: its behaviours, by number (tests/BEHAVIOURS.md)."""
 
 from collections import Counter
 from typing import Any, Iterator
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from nar_plugin.criterions.score_matching import ScoreMatchingCriterion
 from nar_plugin.methods import noise
-from nar_plugin.methods.contract import UsageError
+from nar_plugin.methods.contract import Pass, UsageError
+from nar_plugin.methods.transformer import SourceMemory
 from tests import tiny
 from tests.tiny import PAD, decode, random_rows, sample_of, texts
 
@@ -44,7 +45,7 @@ class Towards(nn.Module):
     def __init__(self, place: float) -> None:
         super().__init__()
         self.place, self.stack = place, nn.Identity()
-        self.stack.project = lambda states: ()  # type: ignore[assignment]
+        self.stack.memory = lambda states: ()  # type: ignore[assignment]
 
     def forward(self, latents: Tensor, mask: Any, memory: Any, is_source: Any) -> Tensor:
         return self.place - latents
@@ -55,7 +56,7 @@ class Towards(nn.Module):
 def test_a_hypothesis_does_not_depend_on_its_batch(kind: str, search: dict[str, int]) -> None:
     """LANMT-18, LANMT-23, LANMT-30: latents stay with their sentences."""
     model, rows = refiner(kind), random_rows(14, 9, seed=8)
-    chosen = {"iterations": 3, "of_model": asked(kind, **search), "candidates": 2 * search.get("samples", 1)}
+    chosen = {"iterations": 3, "lengths": 2, **asked(kind, **search)}
     together = tiny.decode_in_any_batch(model, rows, **chosen)
     tiny.assert_same(decode(model, sample_of(rows), max_candidate_tokens=20, **chosen), together)
 
@@ -63,41 +64,38 @@ def test_a_hypothesis_does_not_depend_on_its_batch(kind: str, search: dict[str, 
 def test_sentences_that_end_leave_the_others_alone() -> None:
     """LANMT-18, LANMT-30: under delta inference, where they end at different steps, until one is left."""
     model, rows = tiny.tiny_model(5, arch="lanmt_refiner_tiny"), random_rows(16, 9, seed=8)
-    tiny.decode_until_one_is_left(model, rows, iterations=8, of_model=asked("delta"))
+    tiny.decode_until_one_is_left(model, rows, iterations=8, **asked("delta"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_projection_whatever_the_number_of_steps(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_projection_whatever_the_number_of_steps(kind: str) -> None:
     """LANMT-27, LANMT-29: the network's n calls, one decoder pass, one projection, no posterior, also where a stop rule
     that compares outputs is set; a delta step costs a posterior, a decoder pass and a projection."""
     model, calls = refiner(kind), Counter[str]()
-    for name, module in model.counted.items():
-        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
-    project = model.latent.project
-    monkeypatch.setattr(model.latent, "project", lambda x: calls.update(["project"]) or project(x))
-    once = {"encoder": 1, "prior": 1, "decoder": 1, "project": 1}
+    for name, part in model.passes.items():
+        part.module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    once = {"encode": 1, "remember_step": 1, "expect": 1, "decode": 1, "project": 1}
     for steps in (0, 1, 5):
         calls.clear()
-        decode(model, sample_of(SOURCES), iterations=steps, stop_rule="fixed-point", of_model=asked(kind))
-        assert calls == Counter({**once, "refiner": steps}), steps
+        decode(model, sample_of(SOURCES), iterations=steps, stop_rule="fixed-point", **asked(kind))
+        assert calls == Counter({**once, "step": steps}), steps
     calls.clear()
-    decode(model, sample_of(SOURCES), iterations=3, of_model=asked("delta"))
-    assert calls == Counter({"encoder": 1, "prior": 1, "decoder": 4, "project": 4, "posterior": 3})
+    decode(model, sample_of(SOURCES), iterations=3, **asked("delta"))
+    assert calls == Counter({**once, "decode": 4, "project": 4, "remember": 1, "infer": 3})
 
 
 def test_its_delta_and_mean_are_the_latent_models_own() -> None:
     model = refiner()
-    plain = {"decode_samples": 0, "decode_sample_noise": 1.0}
     for inference, steps in (("delta", 3), ("mean", 0)):
-        found = decode(model, sample_of(SOURCES), iterations=steps, of_model=asked(inference))
-        assert texts(found) == texts(decode(model.latent, sample_of(SOURCES), iterations=steps, of_model=plain))
+        found = decode(model, sample_of(SOURCES), iterations=steps, **asked(inference))
+        assert texts(found) == texts(decode(model.latent, sample_of(SOURCES), iterations=steps))
 
 
 def latents_after(model: Any, steps: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
     """The prior's mean, and where the steps lead."""
-    encoded = model.encode(tiny.stacked(SOURCES))
-    ask = tiny.ask(options=asked(str(model.cfg.refiner), size))
-    state = first = model.start(encoded, model.propose(encoded, ask))
+    encoded = model.encode(tiny.net_input_of(SOURCES))
+    request = tiny.request(model, encoded, **asked(str(model.cfg.refiner), size))
+    state = first = model.start(encoded, model.propose(encoded, request))
     for step in range(steps):
         state = model.refine(state, step + 1, steps)
     return first.latent.latents, state.latent.latents
@@ -107,7 +105,8 @@ def latents_after(model: Any, steps: int, size: float = 1.0) -> tuple[Tensor, Te
 def test_an_analytic_network_goes_there_and_stays() -> None:
     """LANMT-25: s(z) = z* − z: one whole step arrives, more stay; half steps halve the way; none changes nothing."""
     model = refiner()
-    model.network = Towards(0.7)
+    network = Towards(0.7)
+    model.passes |= {"step": Pass(network), "remember_step": Pass(SourceMemory(network.stack))}
     start, there = latents_after(model, 1)
     torch.testing.assert_close(there, torch.full_like(there, 0.7))
     torch.testing.assert_close(latents_after(model, 4)[1], there)
@@ -121,36 +120,37 @@ def test_an_energy_of_the_same_slope_goes_the_same_way(monkeypatch: pytest.Monke
     """LANMT-25: −½ ‖z − z*‖² has the slope z* − z, also for a caller without gradients."""
     model = refiner("energy")
 
-    def height(latents: Tensor, *_: Any) -> Tensor:
+    def negative_energy(latents: Tensor, *_: Any) -> Tensor:
         return -0.5 * (latents - 0.7).square().sum((1, 2))
 
-    monkeypatch.setattr(model.network, "height", height)
+    monkeypatch.setattr(model.network, "negative_energy", negative_energy)
     start, there = latents_after(model, 2, 0.5)
     torch.testing.assert_close(there, 0.7 + 0.25 * (start - 0.7))
 
 
 def pieces(model: Any) -> tuple[Tensor, Any, Any, Any]:
     """Latents, their mask, the source for the network and its mask."""
-    encoded = model.encode(tiny.stacked(SOURCES))
-    state = model.start(encoded, model.propose(encoded, tiny.ask(options=asked(str(model.cfg.refiner)))))
+    encoded = model.encode(tiny.net_input_of(SOURCES))
+    request = tiny.request(model, encoded, **asked(str(model.cfg.refiner)))
+    state = model.start(encoded, model.propose(encoded, request))
     return state.latent.latents, state.latent.mask, state.memory, state.latent.encoded.mask
 
 
 @torch.no_grad()
 def test_the_slope_is_that_of_finite_differences_and_climbs() -> None:
-    """LANMT-26, LANMT-28: under ``no_grad``; a small step raises the height, which is the energy's negative."""
+    """LANMT-26, LANMT-28: under ``no_grad``; a small step raises the negative energy."""
     model = refiner("energy").double()
     latents, mask, memory, is_source = pieces(model)
     latents = latents.double()
     slope = model.network(latents, mask, memory, is_source)
     assert not slope.requires_grad and mask is not None and not slope[~mask].any()
     generator = torch.Generator().manual_seed(4)
-    before = model.network.height(latents, mask, memory, is_source)
+    before = model.network.negative_energy(latents, mask, memory, is_source)
     for _ in range(5):
         way = torch.randn(latents.shape, generator=generator, dtype=torch.float64)
-        up, down = (model.network.height(latents + h * way, mask, memory, is_source) for h in (1e-6, -1e-6))
+        up, down = (model.network.negative_energy(latents + h * way, mask, memory, is_source) for h in (1e-6, -1e-6))
         torch.testing.assert_close((up - down) / 2e-6, (slope * way).sum((1, 2)), rtol=1e-3, atol=1e-4)
-    after = model.network.height(latents + 1e-3 * slope, mask, memory, is_source)
+    after = model.network.negative_energy(latents + 1e-3 * slope, mask, memory, is_source)
     assert bool((after > before).all())
 
 
@@ -200,19 +200,19 @@ def test_every_weight_of_the_network_has_a_gradient(kind: str, dropout: float, m
 def test_the_target_is_the_way_of_delta_inference() -> None:
     """LANMT-24: from the start point, so many delta steps, with the reference's length."""
     model, sample = refiner(delta_steps=2), sample_of(SOURCES, TARGETS)
-    (term,) = model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+    (term,) = tiny.terms_of(model, sample)
     latent, target = model.latent, sample["target"]
     with torch.no_grad():
-        encoded = latent.encode(sample["net_input"]["src_tokens"])
+        encoded = latent.encode(sample["net_input"])
         is_token = target != PAD
-        memory = latent.posterior.stack.project(encoded.states)
-        start = at = latent.expect(encoded, target.size(1), is_token)[0]
+        memory = latent.posterior.stack.memory(encoded.states)
+        start = at = latent.expect(encoded, is_token, is_token)[0]
         for _ in range(2):
             tokens = latent.project(latent.decode(encoded, at, is_token))
             tokens[..., [PAD, tiny.BOS]] = -torch.inf
             at = latent.infer(encoded, tokens.argmax(-1).masked_fill(~is_token, PAD), is_token, memory)[0]
-    torch.testing.assert_close(term.way, at - start)
-    assert term.is_counted.equal(is_token) and term.move.requires_grad and not term.way.requires_grad
+    torch.testing.assert_close(term.step_target, at - start)
+    assert term.is_counted.equal(is_token) and term.step.requires_grad and not term.step_target.requires_grad
 
 
 def starts(model: Any, epochs: int, update: int = 0) -> Tensor:
@@ -221,9 +221,9 @@ def starts(model: Any, epochs: int, update: int = 0) -> Tensor:
     model.set_num_updates(update)
     target, latent = tiny.stacked(TARGETS), model.latent
     with torch.no_grad():
-        encoded, mask = latent.encode(tiny.stacked(SOURCES)), target != PAD
-        mean, std = latent.expect(encoded, target.size(1), mask)
-        memory, found = model.network.stack.project(encoded.states), []
+        encoded, mask = latent.encode(tiny.net_input_of(SOURCES)), target != PAD
+        mean, std = latent.expect(encoded, mask, mask)
+        memory, found = model.network.stack.memory(encoded.states), []
         for epoch in range(epochs):
             keys = noise.training_keys(1, epoch, torch.arange(len(SOURCES)))
             drawn = (model.start_points(keys, mean, std, mask, memory, encoded.mask) - mean) / std
@@ -261,7 +261,7 @@ def test_no_memory_is_kept_from_step_to_step(kind: str, monkeypatch: pytest.Monk
         return state
 
     monkeypatch.setattr(model, "refine", watched)
-    decode(model, sample_of(SOURCES), iterations=50, of_model=asked(kind))
+    decode(model, sample_of(SOURCES), iterations=50, **asked(kind))
     assert moved == [False] * 100 and all(weight.grad is None for weight in model.parameters())
 
 
@@ -290,7 +290,11 @@ def test_learning_points_the_steps_the_right_way(kind: str, toy: Any) -> None:
         with torch.no_grad():
             loss, size, sums = loss_of()(model, held)
         model.train()
-        return float(loss) / size, float(sums["cosine"] / sums["positions"]), float(sums["squared_way"]) / size
+        return (
+            float(loss) / size,
+            float(sums["steps/step/cosine"] / sums["steps/step/count"]),
+            float(sums["steps/step/squared"]) / size,
+        )
 
     first, cosine, _ = quality()
     for step in range(200):
@@ -339,3 +343,33 @@ def test_the_spread_of_the_start_points_and_the_moves_of_rollouts_are_heeded() -
 
 def test_a_refiner_has_the_layers_that_were_asked_for() -> None:
     assert [len(refiner(refiner_layers=n).network.stack.layers) for n in (1, 3)] == [1, 3]
+
+
+def test_a_pass_that_is_replaced_is_the_one_that_runs() -> None:
+    """Also for the model that it stands on: a compiled or quantised pass takes the place of the plain one."""
+    model = refiner()
+    for name, part in list(model.passes.items()):
+        module = nn.Sequential()
+        module.forward = lambda *given, name=name, plain=part.module: calls.update([name]) or plain(*given)  # type: ignore
+        model.passes |= {name: Pass(module, part.counts_as)}
+    calls = Counter[str]()
+    decode(model, sample_of(SOURCES), iterations=2, **asked("score"))
+    decode(model, sample_of(SOURCES), iterations=1, **asked("delta"))
+    assert set(calls) == set(model.passes)
+
+
+def test_a_configuration_builds_more_than_one_model(tmp_path: Any) -> None:
+    """The options of the base that were written into it the first time are no reason to refuse the second."""
+    kind, cfg = type(refiner()), tiny.config("lanmt_refiner_tiny", latent_options="{}")
+    with pytest.raises(UsageError, match="--latent-options .* --latent-model"):
+        kind.read_base(cfg)
+    latent = refiner().latent
+    state = {
+        "cfg": {"model": vars(tiny.config("lanmt_continuous_tiny"))},
+        "model": latent.state_dict(),
+        "best_loss": 0.0,
+    }
+    torch.save(state, tmp_path / "latent.pt")
+    cfg = tiny.config("lanmt_refiner_tiny", latent_model=str(tmp_path / "latent.pt"))
+    for _ in range(2):
+        assert kind.read_base(cfg) is not None and '"encoder_embed_dim": 32' in cfg.latent_options

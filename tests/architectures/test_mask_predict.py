@@ -1,4 +1,4 @@
-"""Mask-predict as a whole: the checkable behaviours of conditional masked language models, by number."""
+"""Mask-predict as a whole: its behaviours, by number (tests/BEHAVIOURS.md)."""
 
 import json
 from collections.abc import Iterator
@@ -10,17 +10,14 @@ import torch
 from torch import Tensor
 
 from nar_plugin.architectures.mask_predict import MaskPredictModel
-from nar_plugin.generators.loop import DecodeOptions, RefinementGenerator
+from nar_plugin.generators.loop import RefinementGenerator
 from nar_plugin.methods import mask_predict as method
 from nar_plugin.methods import noise
-from nar_plugin.methods.contract import LengthStarts, UsageError
+from nar_plugin.methods.contract import LengthProposals, UsageError
 from tests import tiny
-from tests.architectures import behaviours, golden
+from tests.architectures import golden
 from tests.generators.fairseq_adapter import host_decode
 from tests.tiny import BOS, EOS, MASK, PAD, UNK, criterion, decode, random_rows, sample_of, texts, tiny_model
-
-NOT_HERE = {21: "--eval-bleu and the choice of a checkpoint by BLEU need fairseq's programs: tests/end_to_end"}
-"""Behaviours that no test of a model in memory can show, and where they are shown."""
 
 SOURCES = random_rows(12, 9, seed=5)
 TARGETS = random_rows(12, 9, seed=6)
@@ -37,13 +34,12 @@ def canvases_seen(model: MaskPredictModel) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def starts(lengths: list[int]) -> LengthStarts:
-    return LengthStarts(lengths=torch.tensor(lengths))
+def starts(lengths: list[int]) -> LengthProposals:
+    return LengthProposals(lengths=torch.tensor(lengths))
 
 
 def encoded_sources(model: MaskPredictModel, rows: list[list[int]]) -> Any:
-    tokens = tiny.stacked(rows)
-    return model.encode(tokens, (tokens != PAD).sum(1))
+    return model.encode(tiny.net_input_of(rows))
 
 
 @torch.no_grad()
@@ -62,11 +58,6 @@ def loving(*symbols: int) -> MaskPredictModel:
     with torch.no_grad():
         model.target_embedding.tokens.weight[list(symbols)] *= 4.0
     return model
-
-
-def test_every_behaviour_has_a_test_or_a_reason() -> None:
-    assert behaviours.numbers("CMLM") | set(NOT_HERE) == set(range(1, 22))
-    assert all(len(reason) > 20 for reason in NOT_HERE.values())
 
 
 @torch.no_grad()
@@ -100,8 +91,7 @@ def test_padding_of_a_source_changes_neither_lengths_nor_tokens() -> None:
     plain = encoded_sources(model, [row])
     features = model.decode(plain, torch.tensor([[MASK] * 5]), None)
     for is_left in (False, True):
-        tokens = tiny.stacked([row], is_left=is_left, width=11)
-        padded = model.encode(tokens, torch.tensor([5]))
+        padded = model.encode(tiny.net_input_of([row], is_left=is_left, width=11))
         torch.testing.assert_close(padded.length_log_probs, plain.length_log_probs)
         torch.testing.assert_close(model.decode(padded, torch.tensor([[MASK] * 5]), None), features)
 
@@ -115,9 +105,9 @@ def test_the_length_token_is_read_by_the_encoder_and_not_by_the_decoder() -> Non
     assert bool((encoded.length_log_probs[:, 0] == -torch.inf).all())
     assert bool(encoded.length_log_probs[:, 1:].isfinite().all())
     torch.testing.assert_close(encoded.length_log_probs.exp().sum(1), torch.ones(3))
-    assert encoded.is_source.shape == encoded.source.shape
+    assert encoded.is_source.shape == tiny.stacked(SOURCES[:3]).shape
     for layer, memory in zip(model.decoder.layers, encoded.memory, strict=True):
-        for seen, of_source in zip(memory, layer.cross_attention.project(outputs[0][:, 1:]), strict=True):
+        for seen, of_source in zip(memory, layer.cross_attention.memory(outputs[0][:, 1:]), strict=True):
             torch.testing.assert_close(seen, of_source)
     model.length_table.weight[0] += 1.0
     assert not torch.allclose(encoded_sources(model, SOURCES[:3]).length_log_probs, encoded.length_log_probs)
@@ -139,7 +129,7 @@ def masked_in_training(model: MaskPredictModel, targets: list[list[int]], epochs
     for epoch in range(epochs):
         sample = sample_of(SOURCES[: len(targets)], targets, epoch=epoch)
         with torch.no_grad(), canvases_seen(model) as seen:
-            model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+            tiny.terms_of(model, sample)
         canvas.append(seen[0])
         gold.append(sample["target"])
     return torch.cat(canvas), torch.cat(gold)
@@ -170,10 +160,10 @@ def test_training_masks_depend_on_the_key_alone() -> None:
     sample = sample_of(SOURCES, TARGETS)
     with torch.no_grad(), canvases_seen(model) as seen:
         for _ in range(2):
-            model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+            tiny.terms_of(model, sample)
         alone = slice(4, 5)
         net_input = {name: value[alone] for name, value in sample["net_input"].items()}
-        model(**net_input, target=sample["target"][alone], keys=sample["keys"][alone])
+        model(net_input, sample["target"][alone], keys=sample["columns"]["keys"][alone])
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0][alone], seen[2])
 
 
@@ -184,7 +174,7 @@ def test_t_passes_are_t_passes(passes: int, candidates: int) -> None:
     model, calls = tiny_model(), []
     model.encoder.register_forward_hook(lambda *_: calls.append("encoder"))
     model.decoder.register_forward_hook(lambda *_: calls.append("decoder"))
-    decode(model, sample_of(SOURCES), iterations=passes - 1, candidates=candidates)
+    decode(model, sample_of(SOURCES), iterations=passes - 1, lengths=candidates)
     assert calls == ["encoder"] + ["decoder"] * passes
 
 
@@ -296,7 +286,7 @@ def every_candidate(model: MaskPredictModel, row: list[int], passes: int, n: int
 def test_the_best_candidate_has_the_highest_mean_log_probability(passes: int) -> None:
     """CMLM-11: arg max of the sum of log p over N, recomputed candidate by candidate."""
     model, winners = tiny_model(), set()
-    for row, group in zip(SOURCES, decode(model, sample_of(SOURCES), iterations=passes - 1, candidates=5), strict=True):
+    for row, group in zip(SOURCES, decode(model, sample_of(SOURCES), iterations=passes - 1, lengths=5), strict=True):
         candidates = every_candidate(model, row, passes, 5)
         best = max(range(5), key=lambda i: candidates[i][1])
         winners.add(best)
@@ -324,9 +314,9 @@ def with_lengths(model: MaskPredictModel, best_first: list[int]) -> MaskPredictM
 def test_equal_candidates_change_nothing() -> None:
     """CMLM-11: lengths 1 and 2 are both decoded at 2; the repeated candidate changes no result."""
     model = with_lengths(tiny_model(), [1, 2])
-    one, two = (decode(model, sample_of(SOURCES), iterations=2, candidates=n) for n in (1, 2))
+    one, two = (decode(model, sample_of(SOURCES), iterations=2, lengths=n) for n in (1, 2))
     assert texts(one) == texts(two) and {len(text) for text in texts(one)} == {2}
-    both = decode(model, sample_of(SOURCES), iterations=2, candidates=2, nbest=2)
+    both = decode(model, sample_of(SOURCES), iterations=2, lengths=2, nbest=2)
     assert all(group[0]["tokens"].tolist() == group[1]["tokens"].tolist() for group in both)
 
 
@@ -336,7 +326,7 @@ def test_candidates_are_the_most_probable_lengths() -> None:
     model = tiny_model()
     for n in (1, 3):
         with canvases_seen(model) as seen:
-            decode(model, sample_of(SOURCES), candidates=n)
+            decode(model, sample_of(SOURCES), lengths=n)
         widths = (seen[0] == MASK).sum(1).view(-1, n).tolist()
         best = encoded_sources(model, SOURCES).length_log_probs.topk(n, 1).indices.clamp(min=2).tolist()
         assert widths == best
@@ -347,7 +337,7 @@ def test_gold_lengths_make_a_window_around_the_references() -> None:
     model, sample = tiny_model(), sample_of(SOURCES, TARGETS)
     for n in (1, 4):
         with canvases_seen(model) as seen:
-            hypotheses = decode(model, sample, candidates=n, gold_length=True)
+            hypotheses = decode(model, sample, lengths=n, gold_target_len=True)
         widths = (seen[0] == MASK).sum(1).view(-1, n).tolist()
         for target, row in zip(TARGETS, widths, strict=True):
             centre = len(target) + 1
@@ -366,7 +356,7 @@ def batches_of(rows: list[list[int]], size: int, is_left: bool) -> Iterator[dict
 def test_a_hypothesis_does_not_depend_on_its_batch(candidates: int) -> None:
     """CMLM-14: alone, by seven, by 64, backwards, left or right padded: the same tokens, the same scores."""
     model, rows = tiny_model(), random_rows(64, 9, seed=8)
-    options = {"iterations": 3, "candidates": candidates, "nbest": candidates}
+    options = {"iterations": 3, "lengths": candidates, "nbest": candidates}
     together = decode(model, sample_of(rows), **options)
     for size, is_left in [(1, False), (7, False), (7, True), (64, True)]:
         pieces = [group for sample in batches_of(rows, size, is_left) for group in decode(model, sample, **options)]
@@ -381,9 +371,9 @@ def test_a_gold_unknown_word_is_no_mask() -> None:
     unknown = gold == UNK
     assert set(canvas[unknown].tolist()) == {UNK, MASK}
     sample = sample_of(SOURCES[:2], [[5, UNK, 7], [UNK, UNK]])
-    tokens = model(**sample["net_input"], target=sample["target"], keys=sample["keys"])[0]
+    tokens = tiny.terms_of(model, sample)[0]
     with canvases_seen(model) as seen, torch.no_grad():
-        model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+        tiny.terms_of(model, sample)
     assert tokens.target.tolist() == sample["target"][seen[0] == MASK].tolist() and UNK in tokens.target.tolist()
 
 
@@ -404,12 +394,12 @@ def test_a_predicted_unknown_word_is_final() -> None:
 def test_targets_longer_than_255_are_decoded() -> None:
     """CMLM-17: lengths have as many classes as there are positions (fairseq clamps them at 255)."""
     model = with_lengths(tiny_model(longest=400), [300, 400])
-    best = decode(model, sample_of(SOURCES[:2]), iterations=1, candidates=2, nbest=2)
+    best = decode(model, sample_of(SOURCES[:2]), iterations=1, lengths=2, nbest=2)
     assert {len(hypothesis["tokens"]) for group in best for hypothesis in group} == {300, 400}
     sample = sample_of(SOURCES[:1], random_rows(1, 280, seed=2, shortest=280))
-    terms = model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+    terms = tiny.terms_of(model, sample)
     assert terms[1].target.tolist() == [281] and terms[1].logits.size(1) == 401
-    assert [len(text) for text in texts(decode(model, sample, gold_length=True))] == [281]
+    assert [len(text) for text in texts(decode(model, sample, gold_target_len=True))] == [281]
 
 
 @pytest.mark.parametrize("candidates", [1, 3])
@@ -419,7 +409,7 @@ def test_fairseqs_own_loop_gives_the_same_hypotheses(passes: int, candidates: in
     model, calls = tiny_model(), []
     model.decoder.register_forward_hook(lambda *_: calls.append(1))
     sample = sample_of(SOURCES, is_left=True)
-    ours = decode(model, sample, iterations=passes - 1, candidates=candidates)
+    ours = decode(model, sample, iterations=passes - 1, lengths=candidates)
     assert len(calls) == passes
     calls.clear()
     hosts = host_decode(model, tiny.dictionary(), sample, passes, candidates)
@@ -434,7 +424,7 @@ def test_everything_runs_on_the_cpu() -> None:
     model, sample = tiny_model(), sample_of(SOURCES, TARGETS)
     loss, size, _ = criterion()(model, sample)
     (loss / size).backward()
-    hypotheses = decode(model, sample, iterations=3, candidates=2)
+    hypotheses = decode(model, sample, iterations=3, lengths=2)
     tensors = [*model.parameters(), loss, *(h[0]["tokens"] for h in hypotheses), *(h[0]["score"] for h in hypotheses)]
     assert {tensor.device.type for tensor in tensors} == {"cpu"}
     assert all(weight.grad is not None and bool(weight.grad.isfinite().all()) for weight in model.parameters())
@@ -465,7 +455,7 @@ def test_repetition_falls_with_the_passes() -> None:
     tiny.train(model, sample_of(sources, targets), steps=400, rate=8e-3)
     sample, rates = sample_of(sources[:60], targets[:60]), {}
     for passes in (1, 2, 4):
-        rates[passes] = repetition(texts(decode(model, sample, iterations=passes - 1, gold_length=True)))
+        rates[passes] = repetition(texts(decode(model, sample, iterations=passes - 1, gold_target_len=True)))
     assert rates[1] > rates[2] > rates[4] and rates[1] > 1.5 * rates[4], rates
 
 
@@ -479,8 +469,8 @@ def test_a_tiny_model_learns_sixteen_pairs_by_heart() -> None:
     for epoch in range(1000, 1010):
         keys = noise.training_keys(1, epoch, sample["id"])
         with torch.no_grad():
-            sums = criterion()(model, {**sample, "keys": keys})[2]
-        correct, scored = correct + int(sums["correct"]), scored + sums["scored"]
+            sums = criterion()(model, {**sample, "columns": {"keys": keys}})[2]
+        correct, scored = correct + int(sums["words/all/correct"]), scored + sums["words/all/count"]
     assert correct >= 0.99 * scored and scored > 500
     for iterations in (0, 3):
         assert texts(decode(model, sample, iterations=iterations)) == [[*row, EOS] for row in targets]
@@ -606,9 +596,10 @@ def test_the_call_of_another_criterion_is_refused_in_one_line() -> None:
         tiny_model()(**net_input, prev_output_tokens=torch.zeros(1, 1))
 
 
-def test_the_loop_is_given_what_the_model_declares() -> None:
+def test_the_counted_passes_are_those_that_the_model_declares() -> None:
     model = tiny_model()
-    generator = RefinementGenerator(model, model.symbols, DecodeOptions())
+    generator = RefinementGenerator(model, model.symbols, tiny.options_of(model))
     with torch.no_grad():
         generator.generate([model], sample_of(SOURCES))
-    assert set(generator.counters.calls) == set(model.counted) == {"encoder", "decoder"}
+    assert set(generator.counters.calls) == {"encoder", "decoder"}
+    assert {part.counts_as for part in model.passes.values()} == {"encoder", "decoder", ""}

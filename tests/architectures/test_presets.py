@@ -8,6 +8,7 @@ import torch
 
 from nar_plugin.methods.contract import UsageError
 from tests import tiny
+from tests.conftest import CRITERIONS
 from tests.end_to_end.programs import ROOT
 
 Sizes = Tuple[int, int, int, int]
@@ -48,6 +49,10 @@ PAPERS: Dict[str, Dict[str, Sizes]] = {
 """Layers a stack (the decoder's, a refiner's), width, width of the feed-forward block, heads; others' sizes where a
 paper has none of a corpus."""
 POSITIONS = 1024
+
+
+def test_every_architecture_has_its_papers_sizes_here() -> None:
+    assert set(PAPERS) == set(CRITERIONS)
 
 
 def by_hand(name: str, size: str) -> int:

@@ -11,7 +11,8 @@ from torch.distributions import Normal
 from nar_plugin.criterions.elbo_length import ElboLengthCriterion
 from nar_plugin.methods import gaussian
 from nar_plugin.methods.contract import UsageError
-from nar_plugin.methods.terms import Values
+from nar_plugin.methods.terms import Nats
+from tests import tiny
 from tests.tiny import BOS, random_rows, sample_of, stand_in_task, tiny_model
 
 SOURCES, TARGETS = random_rows(9, 8, seed=15), random_rows(9, 8, seed=16)
@@ -22,7 +23,7 @@ def elbo(budget: float = 1.0, begin: int = 0, end: int = 0, smoothing: float = 0
 
 
 def parts(model: Any, sample: dict[str, Any]) -> dict[str, Tensor]:
-    terms = model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
+    terms = tiny.terms_of(model, sample)
     token, kl, length = terms
     return {
         "nll": torch.nn.functional.cross_entropy(token.logits.double(), token.target, reduction="none"),
@@ -40,7 +41,7 @@ def test_the_loss_is_the_sum_of_its_parts(budget: float) -> None:
     found = {name: value.detach() for name, value in parts(model, sample).items()}
     expected = found["nll"].sum() + found["kl"].clamp(min=budget).sum() + found["length"].sum()
     assert size == len(SOURCES) and float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
-    assert float(sums["kl_nats"]) == pytest.approx(float(found["kl"].sum()), rel=1e-5)
+    assert float(sums["nats/kl/nats"]) == pytest.approx(float(found["kl"].sum()), rel=1e-5)
     assert len(found["kl"]) == sum(len(row) + 2 for row in SOURCES)
     alone = [elbo(budget)(model, sample_of([x], [y], first_id=i))[0] for i, (x, y) in enumerate(zip(SOURCES, TARGETS))]
     assert float(torch.stack(alone).sum().detach()) == pytest.approx(float(loss.detach()), rel=1e-4)
@@ -51,10 +52,26 @@ def test_the_budget_is_a_positions_own() -> None:
     padding has neither, and no position pays for another."""
     nats = torch.tensor([[0.2, 3.0, 1.4], [2.5, 0.9, 7.0]], requires_grad=True)
     is_counted = torch.tensor([[True, True, True], [True, True, False]])
-    loss = elbo(1.5).loss_of(Values("kl", nats, is_counted), {})
+    loss = elbo(1.5).loss_of(Nats("kl", nats, is_counted, has_free_bits=True), {})
     loss.backward()
     assert float(loss.detach()) == pytest.approx(1.5 + 3.0 + 1.5 + 2.5 + 1.5)
     assert nats.grad is not None and nats.grad.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+def test_what_has_no_free_bits_pays_from_the_first_nat() -> None:
+    nats = torch.tensor([[0.2, 3.0]])
+    assert float(elbo(1.5).loss_of(Nats("commitment", nats, torch.ones(1, 2).bool()), {})) == pytest.approx(3.2)
+    assert float(elbo(1.5).loss_of(Nats("ctc", nats[0]), {})) == pytest.approx(3.2)
+
+
+def test_without_a_mask_all_positions_have_free_bits() -> None:
+    """A batch without padding is one whose mask is all True."""
+    nats = torch.tensor([[0.2, 3.0], [0.1, 0.5]])
+    losses = [
+        float(elbo(1.5).loss_of(Nats("kl", nats, is_counted, has_free_bits=True), {}))
+        for is_counted in (None, torch.ones(2, 2).bool())
+    ]
+    assert losses == [pytest.approx(1.5 + 3.0 + 1.5 + 1.5)] * 2
 
 
 def test_a_sample_has_the_gradients_of_its_mean_and_spread() -> None:
@@ -73,16 +90,16 @@ def test_the_divergence_of_a_model_is_of_its_posterior_from_its_prior(arch: str)
     source, target = SOURCES[0], TARGETS[0]
     sample = sample_of([source], [target])
     with torch.no_grad():
-        _, kl, length = model(**sample["net_input"], target=sample["target"], keys=sample["keys"])
-        encoded = model.encode(sample["net_input"]["src_tokens"])
+        _, kl, length = tiny.terms_of(model, sample)
+        encoded = model.encode(sample["net_input"])
         if arch == "lanmt_tiny":
             begun = torch.cat([torch.tensor([[BOS]]), sample["target"]], 1)
             mean, std = model.infer(encoded, begun, None)
             expected = encoded.mean, encoded.std
         else:
-            memory = model.posterior.stack.project(encoded.states)
+            memory = model.posterior.stack.memory(encoded.states)
             mean, std = model.infer(encoded, sample["target"], None, memory)
-            expected = model.expect(encoded, sample["target"].size(1), None)
+            expected = model.expect(encoded, sample["target"] > 0, None)
         theirs = torch.distributions.kl_divergence(Normal(mean, std), Normal(*expected)).sum(-1)
     torch.testing.assert_close(kl.values, theirs, rtol=1e-4, atol=1e-4)
     assert length.target.tolist() == [len(target) - len(source) + 50]

@@ -22,7 +22,10 @@ TranslationNarTask.post_validate = post_validate
 """
 SAY_NOTHING = """
 from nar_plugin.generators.loop import RefinementGenerator
-RefinementGenerator.is_empty = lambda self, encoded: [True] * len(encoded.source)
+real = RefinementGenerator.hypotheses
+def hypotheses(self, decoded, score, chosen, is_empty):
+    return real(self, decoded, score, chosen, [True] * len(is_empty))
+RefinementGenerator.hypotheses = hypotheses
 """
 
 

@@ -34,7 +34,7 @@ class FairseqMaskPredict(torch.nn.Module):
         self.log_probs_of_lengths: Optional[Tensor] = None
 
     def forward_encoder(self, inputs: list[Tensor]) -> MaskPredictEncoded:
-        return self.model.encode(*inputs)
+        return self.model.encode(dict(zip(("src_tokens", "src_lengths"), inputs, strict=True)))
 
     def canvases(self, lengths: list[int]) -> DecoderOut:
         symbols, width = self.model.symbols, max(lengths)

@@ -3,21 +3,26 @@
 Each has a plain function beside it that says, one sentence at a time, what the loop must give.
 """
 
-from argparse import Namespace
 from dataclasses import dataclass, replace
 from typing import Any, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nar_plugin.methods import noise
-from nar_plugin.methods.contract import Ask, Encoded, Finished, Scored, Starts, State
+from nar_plugin.methods import noise, options
+from nar_plugin.methods.contract import Encoded, Finished, NetInput, Pass, Proposals, Request, Scored, State
 from nar_plugin.methods.symbols import right_padded
 from tests.tiny import EOS, FIRST_WORD, PAD, SYMBOLS, WORDS, Row, stacked
 
-ALL_STUB_FLAGS = frozenset(
-    {"iter_decode_max_iter", "iter_decode_with_beam", "iter_decode_force_max_iter", "stop_rule", "nbest", "lenpen"}
-) | {"iter_decode_with_external_reranker", "rescore_norm"}
+
+@dataclass(frozen=True, kw_only=True)
+class StubOptions(options.Candidates, options.Lengths, options.Stopping):
+    iterations: int = options.own(options.Refinement, "iterations", 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StubEncoded(Encoded):
+    source: Tensor
 
 
 def plain(row: Tensor) -> Row:
@@ -38,23 +43,24 @@ def falling(tokens: Tensor) -> Tensor:
 class Stub(nn.Module):
     """What all stubs share. ``seen``: the sources that each pass worked on, as rows of words."""
 
-    generator = "refinement"
-    decode_flags = ALL_STUB_FLAGS
-    candidate_flags = ("iter_decode_with_beam",)
-    silent_iterations = 3
+    name, symbols = "stub", SYMBOLS
+    criterions: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    decode_options: type[options.Options] = StubOptions
 
     def __init__(self) -> None:
         super().__init__()
-        self.cfg, self.symbols = Namespace(_name="stub"), SYMBOLS
         self.reader, self.core = nn.Identity(), nn.Identity()
         self.seen: list[list[Row]] = []
 
     @property
-    def counted(self) -> dict[str, nn.Module]:
-        return {"reader": self.reader, "core": self.core}
+    def passes(self) -> dict[str, Pass]:
+        return {"read": Pass(self.reader, "reader"), "work": Pass(self.core, "core")}
 
-    def encode(self, src_tokens: Tensor, src_lengths: Tensor) -> Encoded:
-        return Encoded(source=right_padded(self.reader(src_tokens), PAD)[0])
+    def encode(self, net_input: NetInput) -> StubEncoded:
+        source, is_token = right_padded(self.reader(net_input["src_tokens"]), PAD)
+        is_empty = ~(is_token & (source != EOS)).any(1)
+        return StubEncoded(source=source, keys=noise.source_keys(source, is_token), is_empty=is_empty)
 
     def max_steps(self, asked: int) -> int:
         return asked
@@ -72,7 +78,7 @@ class Stub(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentStarts(Starts):
+class LatentProposals(Proposals):
     offset: Tensor
 
 
@@ -100,16 +106,16 @@ def latent_text(source: Row, steps: int, offset: int = 0) -> Row:
 
 
 class LatentStub(Stub):
-    def propose(self, encoded: Encoded, ask: Ask) -> LatentStarts:
-        seeds = ask.seeds()
-        offsets = [torch.zeros_like(seeds)]
-        offsets += [(noise.uniform(noise.fold(seeds, c), 1)[:, 0] * 90).long() + 1 for c in range(1, ask.n)]
-        return LatentStarts(offset=torch.stack(offsets, 1).flatten())
+    def propose(self, encoded: StubEncoded, request: Request[Any]) -> LatentProposals:
+        keys = request.keys()
+        offsets = [torch.zeros_like(keys)]
+        offsets += [(noise.uniform(noise.fold(keys, c), 1)[:, 0] * 90).long() + 1 for c in range(1, request.n)]
+        return LatentProposals(offset=torch.stack(offsets, 1).flatten())
 
-    def start(self, encoded: Encoded, starts: LatentStarts) -> LatentState:
+    def start(self, encoded: StubEncoded, proposals: LatentProposals) -> LatentState:
         self.note(encoded.source)
         sums = torch.tensor([sum(plain(row)) for row in encoded.source])
-        latent = (sums + starts.offset) % 97
+        latent = (sums + proposals.offset) % 97
         return LatentState(latent=latent, lengths=length_of(latent), source=encoded.source)
 
     def refine(self, state: LatentState, step: int, steps: int) -> LatentState:
@@ -183,10 +189,10 @@ class DraftStub(Stub):
     def max_steps(self, asked: int) -> int:
         return 100
 
-    def propose(self, encoded: Encoded, ask: Ask) -> Starts:
-        return Starts()
+    def propose(self, encoded: StubEncoded, request: Request[Any]) -> Proposals:
+        return Proposals()
 
-    def start(self, encoded: Encoded, starts: Starts) -> DraftState:
+    def start(self, encoded: StubEncoded, proposals: Proposals) -> DraftState:
         return self.grown(encoded.source, [[] for _ in encoded.source])
 
     def refine(self, state: DraftState, step: int, steps: int) -> DraftState:
@@ -221,10 +227,10 @@ class SettlingState(State):
 
 
 class SettlingStub(Stub):
-    def propose(self, encoded: Encoded, ask: Ask) -> Starts:
-        return Starts(lengths=torch.full((len(ask.seeds()) * ask.n,), WORDS))
+    def propose(self, encoded: StubEncoded, request: Request[Any]) -> Proposals:
+        return Proposals(lengths=torch.full((len(encoded.keys) * request.n,), WORDS))
 
-    def start(self, encoded: Encoded, starts: Starts) -> SettlingState:
+    def start(self, encoded: StubEncoded, proposals: Proposals) -> SettlingState:
         return self.after(encoded.source, 0)
 
     def refine(self, state: SettlingState, step: int, steps: int) -> SettlingState:
@@ -244,7 +250,7 @@ class ConsumingStub(Stub):
     propose = SettlingStub.propose
     finish = SettlingStub.finish
 
-    def start(self, encoded: Encoded, starts: Starts) -> SettlingState:
+    def start(self, encoded: StubEncoded, proposals: Proposals) -> SettlingState:
         self.note(encoded.source)
         return SettlingState(tokens=torch.full((len(encoded.source), 1), FIRST_WORD), source=encoded.source)
 
@@ -259,7 +265,7 @@ class ConsumingStub(Stub):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableStarts(Starts):
+class TableProposals(Proposals):
     candidate: Tensor
 
 
@@ -275,13 +281,13 @@ class TableStub(Stub):
         super().__init__()
         self.table = table
 
-    def propose(self, encoded: Encoded, ask: Ask) -> TableStarts:
-        return TableStarts(candidate=torch.arange(ask.n).repeat(len(ask.seeds())))
+    def propose(self, encoded: StubEncoded, request: Request[Any]) -> TableProposals:
+        return TableProposals(candidate=torch.arange(request.n).repeat(len(encoded.keys)))
 
-    def start(self, encoded: Encoded, starts: TableStarts) -> TableState:
+    def start(self, encoded: StubEncoded, proposals: TableProposals) -> TableState:
         self.note(encoded.source)
         first = [int(row[0]) for row in encoded.source]
-        chosen = [self.table[s][c] for s, c in zip(first, starts.candidate.tolist(), strict=True)]
+        chosen = [self.table[s][c] for s, c in zip(first, proposals.candidate.tolist(), strict=True)]
         tokens = padded([text for text, _ in chosen])
         width = tokens.size(1)
         return TableState(tokens=tokens, scores=torch.tensor([s + [0.0] * (width - len(s)) for _, s in chosen]))
@@ -306,9 +312,9 @@ class UnigramTeacher:
         self.log_probs, self.inputs, self.encoder = log_probs, [], self
         self.encoder_calls = 0
 
-    def __call__(self, source: Tensor, src_lengths: Tensor) -> Tensor:
+    def __call__(self, src_tokens: Tensor, src_lengths: Tensor) -> Tensor:
         self.encoder_calls += 1
-        return torch.tensor([next(t for t in row if t not in (PAD, EOS)) for row in source.tolist()])
+        return torch.tensor([next(t for t in row if t not in (PAD, EOS)) for row in src_tokens.tolist()])
 
     def reorder_encoder_out(self, encoded: Tensor, order: Tensor) -> Tensor:
         return encoded[order]

@@ -31,15 +31,24 @@ def test_scores_are_normalised_as_named() -> None:
     assert normalised(total, lengths, "lenpen", 0.0).tolist() == [-6.0, -6.0, -6.0]
 
 
+def best_of(scores: torch.Tensor, owner: list[int], nbest: int) -> list[list[int]]:
+    return best(scores, torch.tensor(owner), nbest)
+
+
 def test_the_best_rows_are_those_of_their_own_sentence() -> None:
     scores = torch.tensor([-3.0, -1.0, -2.0, -1.0, -9.0, -1.0])
-    assert best(scores, 3, 1).tolist() == [[1], [3]]
-    assert best(scores, 3, 3).tolist() == [[1, 2, 0], [3, 5, 4]]
-    assert best(scores, 1, 1).tolist() == [[i] for i in range(6)]
+    assert best_of(scores, [0, 0, 0, 1, 1, 1], 1) == [[1], [3]]
+    assert best_of(scores, [0, 0, 0, 1, 1, 1], 3) == [[1, 2, 0], [3, 5, 4]]
+    assert best_of(scores, [0, 1, 2, 3, 4, 5], 1) == [[i] for i in range(6)]
+
+
+def test_sentences_may_have_different_numbers_of_hypotheses() -> None:
+    scores = torch.tensor([-3.0, -1.0, -2.0, -1.0, -9.0, -1.0])
+    assert best_of(scores, [0, 1, 1, 1, 1, 2], 3) == [[0], [1, 3, 2], [5]]
 
 
 def test_of_equals_the_first_wins_in_any_number() -> None:
-    assert best(torch.zeros(200), 100, 100).tolist() == [list(range(100)), list(range(100, 200))]
+    assert best_of(torch.zeros(200), [0] * 100 + [1] * 100, 100) == [list(range(100)), list(range(100, 200))]
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +78,7 @@ def test_a_teacher_agrees_with_fairseqs_own_scorer(transformer: Any, is_left: bo
     sample["net_input"]["prev_output_tokens"] = torch.tensor(
         [[EOS, *row] + [PAD] * (sample["target"].size(1) - len(row) - 1) for row in targets]
     )
-    total, lengths = Teacher(transformer, SYMBOLS).score(
-        sample["net_input"]["src_tokens"], sample["net_input"]["src_lengths"], sample["target"], 1
-    )
+    total, lengths = Teacher(transformer, SYMBOLS).score(sample["net_input"], sample["target"], torch.arange(9))
     host = SequenceScorer(dictionary()).generate([transformer], sample)
     assert lengths.tolist() == [len(row) + 1 for row in targets]
     torch.testing.assert_close(
@@ -83,10 +90,10 @@ def test_a_teacher_agrees_with_fairseqs_own_scorer(transformer: Any, is_left: bo
 def test_a_teacher_scores_the_candidates_of_a_sentence_as_if_alone(transformer: Any) -> None:
     sources, candidates = random_rows(4, 8, seed=53), random_rows(12, 9, seed=54)
     teacher, net_input = Teacher(transformer, SYMBOLS), sample_of(sources, is_left=True)["net_input"]
-    total, _ = teacher.score(net_input["src_tokens"], net_input["src_lengths"], stacked(candidates), 3)
+    total, _ = teacher.score(net_input, stacked(candidates), torch.arange(4).repeat_interleave(3))
     for row, candidate in enumerate(candidates):
         alone = sample_of([sources[row // 3]])["net_input"]
-        one, _ = teacher.score(alone["src_tokens"], alone["src_lengths"], stacked([candidate]), 1)
+        one, _ = teacher.score(alone, stacked([candidate]), torch.tensor([0]))
         torch.testing.assert_close(total[row], one[0], atol=1e-4, rtol=1e-5)
 
 
@@ -95,14 +102,13 @@ def test_a_teacher_reads_what_candidates_of_a_sentence_share_once(transformer: A
     """LANMT-22: equal texts of one sentence are one row, of two sentences two; the scores are as if each was read."""
     candidates = [[5, 6], [7], [5, 6], [5, 6], [5, 6], [8, 9]]
     net_input = sample_of([[4, 5, 6], [7, 8]])["net_input"]
-    source, lengths = net_input["src_tokens"], net_input["src_lengths"]
-    rows: list[int] = []
+    owner, rows = torch.arange(2).repeat_interleave(3), list[int]()
     hook = transformer.decoder.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
-    total, count = Teacher(transformer, SYMBOLS).score(source, lengths, stacked(candidates), 3)
+    total, count = Teacher(transformer, SYMBOLS).score(net_input, stacked(candidates), owner)
     hook.remove()
     assert rows == [4] and count.tolist() == [3, 2, 3, 3, 3, 3]
-    order = torch.arange(2).repeat_interleave(3)
-    alone, _ = Teacher(transformer, SYMBOLS).score(source[order], lengths[order], stacked(candidates), 1)
+    each = {name: x[owner] for name, x in net_input.items()}
+    alone, _ = Teacher(transformer, SYMBOLS).score(each, stacked(candidates), torch.arange(6))
     torch.testing.assert_close(total, alone)
 
 
@@ -110,17 +116,15 @@ def test_a_teacher_reads_what_candidates_of_a_sentence_share_once(transformer: A
 def test_stray_symbols_do_not_change_what_a_teacher_reads(transformer: Any) -> None:
     net_input = sample_of([[5, 6, 7]])["net_input"]
     forms = [[8, 9, 10, EOS], [8, 9, 10], [8, EOS, 9, EOS, 10, EOS], [BOS, 8, 9, 10, EOS]]
-    scores = [
-        Teacher(transformer, SYMBOLS).score(net_input["src_tokens"], net_input["src_lengths"], torch.tensor([form]), 1)
-        for form in forms
-    ]
+    only = torch.tensor([0])
+    scores = [Teacher(transformer, SYMBOLS).score(net_input, torch.tensor([form]), only) for form in forms]
     assert {int(n) for _, n in scores} == {4}
     for total, _ in scores[1:]:
         torch.testing.assert_close(total, scores[0][0])
 
 
 def test_a_score_that_is_no_number_never_wins() -> None:
-    assert best(torch.tensor([-1.0, float("nan"), -2.0]), 3, 3).tolist() == [[0, 2, 1]]
+    assert best_of(torch.tensor([-1.0, float("nan"), -2.0]), [0, 0, 0], 3) == [[0, 2, 1]]
 
 
 @torch.no_grad()
@@ -128,8 +132,8 @@ def test_a_candidate_that_a_teacher_cannot_read_loses(transformer: Any, monkeypa
     net_input = sample_of([[5, 6, 7]])["net_input"]
     tokens = stacked([[5, 6, 7], [5, 6, 7, 8, 9, 10, 11]])
     teacher = Teacher(transformer, SYMBOLS)
-    free, _ = teacher.score(net_input["src_tokens"], net_input["src_lengths"], tokens, 2)
+    free, _ = teacher.score(net_input, tokens, torch.tensor([0, 0]))
     monkeypatch.setattr(transformer, "max_decoder_positions", lambda: 6)
-    total, count = teacher.score(net_input["src_tokens"], net_input["src_lengths"], tokens, 2)
+    total, count = teacher.score(net_input, tokens, torch.tensor([0, 0]))
     assert float(total[0]) == pytest.approx(float(free[0]), abs=1e-5) and total[1] == -torch.inf
     assert count.tolist() == [4, 8]

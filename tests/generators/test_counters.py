@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from nar_plugin.generators.counters import Counters
-from nar_plugin.generators.loop import DecodeOptions, RefinementGenerator
+from nar_plugin.generators.loop import RefinementGenerator
 from nar_plugin.generators.reference import ReferenceScorer
+from tests import tiny
 from tests.generators import stubs
 from tests.generators.stubs import DraftStub, LatentStub, SettlingStub
 from tests.tiny import SYMBOLS, random_rows, sample_of, tiny_model
@@ -19,7 +20,7 @@ SOURCES = random_rows(11, 6, seed=61)
 
 @torch.no_grad()
 def counted(model: Any, *batches: dict[str, Any], **options: Any) -> tuple[Counters, list[Any]]:
-    generator = RefinementGenerator(model, SYMBOLS, DecodeOptions(**options))
+    generator = RefinementGenerator(model, SYMBOLS, tiny.options_of(model, **options))
     groups = [group for sample in batches for group in generator.generate([model], sample)]
     return generator.counters, groups
 
@@ -27,7 +28,7 @@ def counted(model: Any, *batches: dict[str, Any], **options: Any) -> tuple[Count
 @pytest.mark.parametrize("candidates", [1, 4])
 def test_calls_and_rows_of_a_fixed_number_of_passes(candidates: int) -> None:
     counters, groups = counted(
-        tiny_model(), sample_of(SOURCES[:5]), sample_of(SOURCES[5:]), iterations=3, candidates=candidates
+        tiny_model(), sample_of(SOURCES[:5]), sample_of(SOURCES[5:]), iterations=3, lengths=candidates
     )
     assert counters.calls == {"encoder": 2, "decoder": 2 * 4}
     assert counters.rows == {"encoder": 11, "decoder": 11 * 4 * candidates}
@@ -51,7 +52,7 @@ def test_a_rule_that_stops_rows_saves_passes() -> None:
 
 
 def test_cutting_a_batch_changes_calls_and_no_rows() -> None:
-    cut, _ = counted(tiny_model(), sample_of(SOURCES), iterations=2, candidates=2, max_candidate_tokens=1)
+    cut, _ = counted(tiny_model(), sample_of(SOURCES), iterations=2, lengths=2, max_candidate_tokens=1)
     assert cut.calls == {"encoder": 1, "decoder": 22 * 3} and cut.rows == {"encoder": 11, "decoder": 22 * 3}
 
 
@@ -60,7 +61,7 @@ def test_passes_outside_a_decode_are_not_counted() -> None:
     counters, _ = counted(model, sample_of(SOURCES))
     before = dict(counters.calls)
     with torch.no_grad():
-        model.encode(**sample_of(SOURCES)["net_input"])
+        model.encode(sample_of(SOURCES)["net_input"])
     assert counters.calls == before and not model.encoder._forward_hooks and not model.decoder._forward_hooks
 
 
@@ -80,7 +81,7 @@ def test_two_generators_of_one_model_count_each_for_itself() -> None:
 
 def test_scoring_a_reference_is_one_pass() -> None:
     model = tiny_model()
-    scorer = ReferenceScorer(model, SYMBOLS, DecodeOptions())
+    scorer = ReferenceScorer(model, SYMBOLS, tiny.options_of(model))
     with torch.no_grad():
         scorer.generate([model], sample_of(SOURCES, SOURCES))
     assert scorer.counters.rows == {"encoder": 11, "decoder": 11}
@@ -102,7 +103,7 @@ def test_seconds_are_those_inside_a_decode() -> None:
 
 
 def test_the_report_is_one_line_with_every_count(caplog: pytest.LogCaptureFixture) -> None:
-    counters, _ = counted(tiny_model(), sample_of(SOURCES), iterations=3, candidates=2)
+    counters, _ = counted(tiny_model(), sample_of(SOURCES), iterations=3, lengths=2)
     counters.seconds = 2.2
     with caplog.at_level(logging.INFO, "nar_plugin.generators.counters"):
         counters.report()

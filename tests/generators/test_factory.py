@@ -2,26 +2,29 @@
 
 import logging
 from argparse import Namespace
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
 import torch
 from fairseq.dataclass.configs import GenerationConfig
 
+from nar_plugin import compat
 from nar_plugin.generators import factory
 from nar_plugin.generators.candidates import Teacher
-from nar_plugin.generators.loop import DecodeOptions, RefinementGenerator
+from nar_plugin.generators.loop import RefinementGenerator
 from nar_plugin.generators.reference import ReferenceScorer
+from nar_plugin.methods import options
 from nar_plugin.methods.contract import UsageError
 from nar_plugin.tasks.translation_nar import TranslationNarConfig
 from tests.generators import stubs
-from tests.generators.stubs import SettlingStub
+from tests.generators.stubs import SettlingStub, StubOptions
 from tests.tiny import SYMBOLS, random_rows, sample_of, texts, tiny_model
 
 SOURCES = random_rows(9, 6, seed=71)
-OUR_FLAGS = {**factory.TASK_FLAGS, **factory.MODEL_FLAGS}
-FLAGS = {**factory.HOST_FLAGS, **OUR_FLAGS}
+HOST_FLAGS = compat.decode_flags()
+OUR_FLAGS = {name: about.unset for name, about in factory.OPTIONS.items() if not about.host_flag}
+FLAGS = {**HOST_FLAGS, **OUR_FLAGS}
 OTHER_VALUES = {
     "constraints": "ordered",
     "print_alignment": "hard",
@@ -30,29 +33,19 @@ OTHER_VALUES = {
     "rescore_norm": "sum",
     "stop_rule": "fixed-point",
     "max_candidate_tokens": 100,
+    "decode_sample_noise": 0.25,
+    "latent_inference": "mean",
 }
-NO_DECODING = {
-    "_name": "the name of the configuration",
-    "beam": "so common in recipes that it only warns",
-    "beam_mt": "speech only",
-    "max_len_a_mt": "speech only",
-    "max_len_b_mt": "speech only",
-    "lenpen_mt": "speech only",
-    "no_beamable_mm": "how a beam search computes, not what",
-    "sacrebleu": "how fairseq-generate scores",
-    "no_seed_provided": "set by the host itself",
-}
-"""Options of fairseq's generation group that change nothing in what a parallel decode says."""
 
 
 def other(name: str) -> Any:
     """A value of the flag that differs from silence."""
-    silent = FLAGS[name]
+    unset = FLAGS[name]
     if name in OTHER_VALUES:
         return OTHER_VALUES[name]
-    if isinstance(silent, bool):
-        return not silent
-    return silent + 3 if isinstance(silent, (int, float)) else "given"
+    if isinstance(unset, bool):
+        return not unset
+    return unset + 3 if isinstance(unset, (int, float)) else "given"
 
 
 def task_options(**changes: Any) -> Namespace:
@@ -67,19 +60,28 @@ def spoken(name: str) -> tuple[Namespace, Namespace]:
 
 
 def build(model: Any, *more: Any, cfg: Any = None, **args: Any) -> Any:
-    return factory.build([model, *more], Namespace(**args), cfg or task_options(), SYMBOLS, is_program=False)
+    return built([model, *more], Namespace(**args), cfg or task_options())
 
 
-IDLE_FOR_MASK_PREDICT = sorted(set(FLAGS) - tiny_model().decode_flags)
+def built(models: list[Any], args: Any, cfg: Any, is_program: bool = False) -> Any:
+    return factory.build(models, args, cfg, SYMBOLS, host_flags=HOST_FLAGS, is_program=is_program)
+
+
+def heeded(model: Any) -> set[str]:
+    """The flags that a model heeds, as fairseq or the task names them."""
+    return {about.host_flag or name for name, about in options.about_of(model.decode_options).items()}
+
+
+IDLE_FOR_MASK_PREDICT = sorted(set(FLAGS) - heeded(tiny_model()))
 
 
 @pytest.mark.parametrize("name", IDLE_FOR_MASK_PREDICT)
 def test_a_flag_that_means_nothing_is_refused_by_name_in_one_line(name: str) -> None:
     args, cfg = spoken(name)
     with pytest.raises(UsageError) as raised:
-        factory.build([tiny_model()], args, cfg, SYMBOLS, is_program=False)
+        built([tiny_model()], args, cfg)
     line = str(raised.value)
-    assert factory.flag(name) in line and "--arch mask_predict_tiny" in line and "\n" not in line
+    assert options.flag_of(name) in line and "--arch mask_predict_tiny" in line and "\n" not in line
 
 
 def test_flags_that_mean_nothing_are_named_together() -> None:
@@ -87,49 +89,51 @@ def test_flags_that_mean_nothing_are_named_together() -> None:
         build(tiny_model(), cfg=task_options(stop_rule="fixed-point"), sampling=True, min_len=4)
 
 
-@pytest.mark.parametrize("name", sorted(tiny_model().decode_flags - {"nbest", "lenpen"}))
+@pytest.mark.parametrize("name", sorted(heeded(tiny_model()) - {"nbest", "lenpen"}))
 def test_a_flag_that_the_model_heeds_is_taken(name: str) -> None:
     args, cfg = spoken(name)
     more = [object()] if name == "iter_decode_with_external_reranker" else []
-    assert factory.build([tiny_model(), *more], args, cfg, SYMBOLS, is_program=False) is not None
+    assert built([tiny_model(), *more], args, cfg) is not None
 
 
 def test_mask_predict_heeds_these_flags_and_no_others() -> None:
     of_candidates = {"iter_decode_with_beam", "iter_decode_with_external_reranker", "nbest", "lenpen", "rescore_norm"}
     of_passes = {"iter_decode_max_iter", "iter_decode_force_max_iter", "retain_iter_history", "print_step"}
     others = {"max_candidate_tokens", "gold_target_len", "collapse_repeats", "score_reference"}
-    assert tiny_model().decode_flags == of_candidates | of_passes | others
+    assert heeded(tiny_model()) == of_candidates | of_passes | others
 
 
 def test_every_flag_that_a_model_heeds_is_known() -> None:
-    assert tiny_model().decode_flags <= set(FLAGS)
+    assert heeded(tiny_model()) <= set(FLAGS)
 
 
-def test_silent_values_are_fairseqs_own() -> None:
+def test_unset_values_are_fairseqs_own() -> None:
     """Else a flag would count as given when it is not, or the other way round."""
     defaults = {field.name: field.default for field in fields(GenerationConfig)}
-    assert {name: defaults[name] for name in factory.HOST_FLAGS} == factory.HOST_FLAGS
+    of_host = {about.host_flag: about.unset for about in factory.OPTIONS.values() if about.host_flag}
+    assert {name: defaults[name] for name in of_host} == of_host
 
 
-def test_silent_values_of_the_task_are_its_own() -> None:
+def test_unset_values_of_the_task_are_its_own() -> None:
     defaults = {field.name: field.default for field in fields(TranslationNarConfig)}
     assert {name: defaults[name] for name in OUR_FLAGS} == OUR_FLAGS
 
 
 def test_every_decode_option_of_fairseq_is_heeded_refused_or_of_no_concern() -> None:
     """One that is in no list would be ignored without a word."""
-    unknown = {field.name for field in fields(GenerationConfig)} - set(factory.HOST_FLAGS) - set(NO_DECODING)
-    assert not unknown
+    assert {field.name for field in fields(GenerationConfig)} == set(HOST_FLAGS) | compat.NO_DECODE_FLAGS
+    assert not set(HOST_FLAGS) & compat.NO_DECODE_FLAGS
 
 
-def test_everything_silent_is_taken() -> None:
+def test_everything_unset_is_taken() -> None:
     args = Namespace(**{field.name: field.default for field in fields(GenerationConfig)})
-    generator = factory.build([tiny_model()], args, task_options(), SYMBOLS, is_program=False)
-    assert isinstance(generator, RefinementGenerator) and generator.options.iterations == 10
+    generator = built([tiny_model()], args, task_options())
+    assert isinstance(generator, RefinementGenerator) and generator.options.steps == 10
 
 
 def test_a_validation_that_says_nothing_gets_the_models_own_iterations() -> None:
-    assert build(tiny_model()).options == DecodeOptions(iterations=9)
+    model = tiny_model()
+    assert build(model).options == model.decode_options() and model.decode_options().iterations == 9
 
 
 def test_options_reach_the_generator() -> None:
@@ -143,18 +147,17 @@ def test_options_reach_the_generator() -> None:
         "lenpen": 0.5,
         "retain_iter_history": True,
     }
-    assert build(tiny_model(), cfg=cfg, **args).options == DecodeOptions(
+    generator = build(tiny_model(), cfg=cfg, **args)
+    assert generator.seed == 7 and generator.options == tiny_model().decode_options(
         iterations=4,
-        candidates=6,
+        lengths=6,
         nbest=3,
-        norm="lenpen",
+        rescore_norm="lenpen",
         lenpen=0.5,
-        stop_rule="none",
         max_candidate_tokens=99,
         keep_history=True,
-        gold_length=True,
+        gold_target_len=True,
         collapse_repeats=True,
-        seed=7,
     )
 
 
@@ -162,10 +165,12 @@ def test_options_reach_the_generator() -> None:
     ("args", "cfg", "message"),
     [
         ({"nbest": 3, "iter_decode_with_beam": 2}, {}, "--nbest 3 needs 3 or more candidates: --iter-decode-with-beam"),
-        ({"iter_decode_max_iter": -1}, {}, "--iter-decode-max-iter needs 0 or more"),
-        ({"iter_decode_with_beam": 0}, {}, "--iter-decode-with-beam 1 or more"),
-        ({"lenpen": 0.6}, {}, "--lenpen needs --rescore-norm lenpen"),
-        ({"lenpen": 0.6}, {"rescore_norm": "sum"}, "--lenpen needs --rescore-norm lenpen"),
+        ({"iter_decode_max_iter": -1}, {}, "--iter-decode-max-iter .*needs 0 or more"),
+        ({"iter_decode_with_beam": 0}, {}, "--iter-decode-with-beam .*needs 1 or more"),
+        ({"iter_decode_with_beam": "many"}, {}, "--iter-decode-with-beam many: it takes a number"),
+        ({}, {"max_candidate_tokens": 0}, "--max-candidate-tokens .*needs 1 or more"),
+        ({"lenpen": 0.6}, {}, "--lenpen: no effect without --rescore-norm lenpen"),
+        ({"lenpen": 0.6}, {"rescore_norm": "sum"}, "--lenpen: no effect without --rescore-norm lenpen"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
@@ -200,13 +205,13 @@ LATENT = {name: tiny_model(arch=f"{name}_tiny") for name in ("latent_transformer
         ),
         ("lanmt_refiner", {"iter_decode_max_iter": 0}, {"latent_step_size": 0.5}, "--latent-step-size: no effect"),
         ("lanmt_continuous", {}, {"decode_sample_noise": 0.5}, "--decode-sample-noise: no effect"),
-        ("lanmt_refiner", {}, {"latent_step_size": float("nan")}, "--latent-step-size needs 0 or more"),
-        ("lanmt_refiner", {}, {"latent_step_size": -1.0}, "--latent-step-size needs 0 or more"),
+        ("lanmt_refiner", {}, {"latent_step_size": float("nan")}, "--latent-step-size nan: it takes a finite"),
+        ("lanmt_refiner", {}, {"latent_step_size": -1.0}, "--latent-step-size .*needs 0 or more"),
         (
             "lanmt_continuous",
             {},
             {"decode_samples": 3, "decode_sample_noise": float("inf")},
-            "--decode-sample-noise needs",
+            "--decode-sample-noise inf: it takes a finite number",
         ),
         (
             *("lanmt_refiner", {}, {"latent_inference": "delta", "latent_step_size": 0.5}),
@@ -214,7 +219,7 @@ LATENT = {name: tiny_model(arch=f"{name}_tiny") for name in ("latent_transformer
         ),
         ("lanmt_continuous", {}, {"latent_step_size": 0.5}, "--latent-step-size: no effect"),
         ("latent_transformer", {"iter_decode_with_beam": 3}, {}, "--iter-decode-with-beam: no effect"),
-        ("latent_transformer", {}, {"decode_samples": -1}, "--decode-samples needs 0"),
+        ("latent_transformer", {}, {"decode_samples": -1}, "--decode-samples .*needs 0"),
         ("latent_transformer", {"nbest": 3}, {"decode_samples": 2}, "3 or more candidates: --decode-samples"),
         ("lanmt_continuous", {"nbest": 7, "iter_decode_with_beam": 2}, {"decode_samples": 3}, "7 or more candidates"),
     ],
@@ -228,16 +233,16 @@ def test_flags_of_latents_that_cannot_work_are_refused(
     assert "\n" not in str(raised.value)
 
 
-def test_silent_flags_of_latents_are_the_models_own() -> None:
+def test_unset_flags_of_latents_are_the_models_own() -> None:
     """The spread of a search, how latents are refined, and how often a validation does it."""
     for name, noise, inference in (
         ("latent_transformer", 0.5, "delta"),
         ("lanmt_continuous", 1.0, "delta"),
         ("lanmt_refiner", 1.0, "score"),
     ):
-        options = build(LATENT[name]).options
-        assert (options.of_model["decode_sample_noise"], options.of_model["latent_inference"]) == (noise, inference)
-        assert (options.iterations, options.stop_rule, options.candidates) == (1, "fixed-point", 1)
+        found = build(LATENT[name]).options
+        assert (found.decode_sample_noise, found.latent_inference) == (noise, inference)
+        assert (found.steps, found.rule, found.candidates) == (1, "fixed-point", 1)
 
 
 def test_candidates_of_latents_are_lengths_times_samples() -> None:
@@ -248,7 +253,7 @@ def test_candidates_of_latents_are_lengths_times_samples() -> None:
 
 def test_the_prior_s_mean_is_not_refined() -> None:
     cfg = task_options(latent_inference="mean")
-    assert build(LATENT["lanmt_refiner"], cfg=cfg, iter_decode_max_iter=10).options.iterations == 0
+    assert build(LATENT["lanmt_refiner"], cfg=cfg, iter_decode_max_iter=10).options.steps == 0
 
 
 def test_several_models_are_no_ensemble() -> None:
@@ -287,26 +292,25 @@ def test_force_max_iter_switches_the_stop_rule_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("given", "words"),
     [
-        ({"stop_rule": "jaccard", "stop_window": 0}, "--stop-window needs 1"),
-        ({"stop_rule": "jaccard", "stop_distance": 1.5}, "--stop-distance a number from 0 to 1"),
-        ({"stop_rule": "oracle", "stop_distance": 0.5}, "--stop-distance has no effect on --stop-rule oracle"),
-        ({"decode_samples": -1}, "--decode-samples needs 0 or more"),
+        ({"stop_rule": "jaccard", "stop_window": 0}, "--stop-window .*needs 1"),
+        ({"stop_rule": "jaccard", "stop_distance": 1.5}, "--stop-distance .*needs a number from 0 to 1"),
+        ({"stop_rule": "oracle", "stop_distance": 0.5}, "--stop-distance: no effect on --stop-rule oracle"),
+        ({"decode_samples": -1}, "--decode-samples .*needs 0 or more"),
         ({"stop_window": 5}, "no effect on --stop-rule none"),
         ({"stop_distance": 0.1}, "no effect on --stop-rule none"),
     ],
 )
-def test_a_window_or_distance_that_cannot_work_is_refused(options: dict[str, Any], words: str) -> None:
+def test_a_window_or_distance_that_cannot_work_is_refused(given: dict[str, Any], words: str) -> None:
     stub = SettlingStub()
-    stub.decode_flags = stub.decode_flags | {"stop_window", "stop_distance", "decode_samples"}
+    stub.decode_options = DrawingOptions
     with pytest.raises(UsageError, match=words):
-        build(stub, cfg=task_options(**options))
+        build(stub, cfg=task_options(**given))
 
 
 def test_window_and_distance_reach_the_loop() -> None:
     stub, sources = SettlingStub(), sample_of(SOURCES)
-    stub.decode_flags = stub.decode_flags | {"stop_window", "stop_distance"}
     cfg = task_options(stop_rule="jaccard", stop_window=4)
     hypotheses = build(stub, cfg=cfg, iter_decode_max_iter=30).generate([], sources)
     steps = [stubs.settles_after(source) + 3 for source in SOURCES]
@@ -318,11 +322,11 @@ def test_window_and_distance_reach_the_loop() -> None:
 
 def test_an_architecture_may_have_a_stop_rule_of_its_own() -> None:
     stub = SettlingStub()
-    assert build(stub).options.stop_rule == "none"
-    stub.default_stop_rule = "fixed-point"  # type: ignore[assignment]
-    assert build(stub).options.stop_rule == "fixed-point"
-    assert build(stub, cfg=task_options(stop_rule="none")).options.stop_rule == "none"
-    assert build(stub, iter_decode_force_max_iter=True).options.stop_rule == "none"
+    assert build(stub).options.rule == "none"
+    stub.decode_options = SettlingOptions
+    assert build(stub).options.rule == "fixed-point"
+    assert build(stub, cfg=task_options(stop_rule="none")).options.rule == "none"
+    assert build(stub, iter_decode_force_max_iter=True).options.rule == "none"
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -339,9 +343,9 @@ def test_a_beam_only_warns_and_says_what_to_use(caplog: pytest.LogCaptureFixture
 
 
 def test_an_autoregressive_model_is_warned_of_flags_that_it_ignores(caplog: pytest.LogCaptureFixture) -> None:
-    factory.warn_of_idle_task_flags(Namespace(nbest=4), task_options())
+    factory.warn_of_idle_task_flags(Namespace(nbest=4), task_options(), HOST_FLAGS)
     assert not warnings_of(caplog)
-    factory.warn_of_idle_task_flags(Namespace(iter_decode_with_beam=4), task_options(collapse_repeats=True))
+    factory.warn_of_idle_task_flags(Namespace(iter_decode_with_beam=4), task_options(collapse_repeats=True), HOST_FLAGS)
     (line,) = warnings_of(caplog)
     assert "--collapse-repeats, --iter-decode-with-beam" in line
 
@@ -351,24 +355,44 @@ def test_a_program_prints_its_counts_when_it_ends(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(factory.atexit, "register", registered.append)
     build(tiny_model())
     assert not registered
-    generator = factory.build([tiny_model()], Namespace(), task_options(), SYMBOLS, is_program=True)
+    generator = built([tiny_model()], Namespace(), task_options(), is_program=True)
     assert registered == [generator.counters.report]
 
 
+@pytest.mark.parametrize("value", [1, 1.0, "1"])
+def test_a_default_in_another_form_is_not_given(value: Any) -> None:
+    """The command line has --lenpen as a float, --eval-bleu-args may have it as a text, fairseq's default is an int."""
+    assert not factory.given(Namespace(lenpen=value), Namespace(), HOST_FLAGS)
+
+
 def test_no_refinement_is_no_idle_flag_of_a_one_pass_model() -> None:
-    assert not factory.given(Namespace(iter_decode_max_iter=0), Namespace())
-    assert factory.given(Namespace(iter_decode_max_iter=1), Namespace()) == {"iter_decode_max_iter"}
+    assert not factory.given(Namespace(iter_decode_max_iter=0), Namespace(), HOST_FLAGS)
+    spoken = factory.given(Namespace(iter_decode_max_iter=1), Namespace(), HOST_FLAGS)
+    assert spoken == {"iterations": "--iter-decode-max-iter"}
+    stub = SettlingStub()
+    stub.decode_options = options.Candidates
+    assert build(stub, iter_decode_max_iter=0).options.steps == build(stub, iter_decode_max_iter=10).options.steps == 0
+    with pytest.raises(UsageError, match="--iter-decode-max-iter: no effect on --arch stub"):
+        build(stub, iter_decode_max_iter=1)
 
 
-def test_a_flag_that_only_a_model_understands_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(factory.MODEL_FLAGS, "imagined", "delta")
-    stub, cfg = stubs.LatentStub(), Namespace(**vars(task_options()), imagined="score")
-    with pytest.raises(UsageError, match="--imagined"):
-        factory.build([stub], Namespace(), cfg, SYMBOLS, is_program=False)
-    stub.decode_flags = stub.decode_flags | {"imagined"}
-    generator = factory.build([stub], Namespace(), cfg, SYMBOLS, is_program=False)
+@dataclass(frozen=True, kw_only=True)
+class DrawingOptions(StubOptions, options.Samples):
+    """Those of a model that draws samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettlingOptions(StubOptions):
+    stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
+
+
+def test_an_option_of_a_model_reaches_it() -> None:
+    stub, cfg = stubs.LatentStub(), task_options(decode_samples=3)
+    with pytest.raises(UsageError, match="--decode-samples: no effect on --arch stub"):
+        build(stub, cfg=cfg)
+    stub.decode_options = DrawingOptions
     asked = []
     propose = stub.propose
-    stub.propose = lambda encoded, ask: asked.append(ask) or propose(encoded, ask)
-    generator.generate([stub], sample_of([[5, 6]]))
-    assert asked[0].options == {"imagined": "score"}
+    stub.propose = lambda encoded, request: asked.append(request) or propose(encoded, request)
+    build(stub, cfg=cfg).generate([stub], sample_of([[5, 6]]))
+    assert asked[0].options == DrawingOptions(decode_samples=3)

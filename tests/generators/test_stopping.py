@@ -6,7 +6,8 @@ from typing import List, Sequence
 import pytest
 import torch
 
-from nar_plugin.generators.stopping import RULES, Watch, either, hamming, jaccard
+from nar_plugin.generators.stopping import DISTANCES, StopRule, either, hamming, jaccard
+from nar_plugin.methods.options import STOP_RULES
 from tests.generators.stubs import padded
 from tests.tiny import PAD
 
@@ -15,9 +16,9 @@ A, B, C = 7, 8, 9
 
 def end(outputs: Sequence[Sequence[int]], rule: str, window: int, distance: float = 0.0) -> int:
     """The pass after which a sentence with these outputs ends, counted from 1; 0 if it never does."""
-    watch = Watch(rule, window, distance, PAD)
+    stop_rule = StopRule(rule, window, distance, PAD)
     for number, output in enumerate(outputs, 1):
-        verdict = watch.see(torch.tensor([output]))
+        verdict = stop_rule.verdict(torch.tensor([output]))
         if verdict is not None and bool(verdict[0]):
             return number
     return 0
@@ -47,7 +48,7 @@ def test_a_circle_as_long_as_the_window_does_not() -> None:
 
 @pytest.mark.parametrize("fixed", [1, 2, 6])
 def test_two_equal_passes_in_a_row_end_a_sentence(fixed: int) -> None:
-    """LEE-30: at the first pass that says what the one before it said."""
+    """LEE-30: at the first pass whose output is that of the one before it."""
     assert end(settling(fixed), "fixed-point", window=1) == fixed + 1
 
 
@@ -93,22 +94,23 @@ def test_distances_are_those_counted_word_by_word() -> None:
 
 
 def test_rows_are_judged_each_by_its_own_past_whatever_the_width() -> None:
-    watch = Watch("fixed-point", 1, 0.0, PAD)
-    assert watch.see(torch.tensor([[A, PAD], [A, B], [C, C]])) is None
-    assert watch.see(torch.tensor([[A, PAD, PAD], [A, PAD, PAD], [C, C, PAD]])).tolist() == [True, False, True]  # type: ignore[union-attr]
-    watch.keep(torch.tensor([1]))
-    assert watch.see(torch.tensor([[A]])).tolist() == [True]  # type: ignore[union-attr]
+    rule = StopRule("fixed-point", 1, 0.0, PAD)
+    assert rule.verdict(torch.tensor([[A, PAD], [A, B], [C, C]])) is None
+    assert rule.verdict(torch.tensor([[A, PAD, PAD], [A, PAD, PAD], [C, C, PAD]])).tolist() == [True, False, True]  # type: ignore[union-attr]
+    rule.select(torch.tensor([1]))
+    assert rule.verdict(torch.tensor([[A]])).tolist() == [True]  # type: ignore[union-attr]
 
 
-def test_a_watch_keeps_its_own_copy() -> None:
-    watch, tokens = Watch("fixed-point", 1, 0.0, PAD), torch.tensor([[A]])
-    watch.see(tokens)
-    assert watch.see(tokens.fill_(B)).tolist() == [False]  # type: ignore[union-attr]
+def test_a_rule_keeps_its_own_copy() -> None:
+    rule, tokens = StopRule("fixed-point", 1, 0.0, PAD), torch.tensor([[A]])
+    rule.verdict(tokens)
+    assert rule.verdict(tokens.fill_(B)).tolist() == [False]  # type: ignore[union-attr]
 
 
-def test_no_rule_and_no_tokens_say_nothing() -> None:
-    assert Watch("none", 1, 0.0, PAD).see(torch.tensor([[A]])) is None and RULES[0] == "none"
-    assert Watch("fixed-point", 1, 0.0, PAD).see(None) is None
+def test_no_rule_and_no_tokens_give_no_verdict() -> None:
+    assert StopRule("none", 1, 0.0, PAD).verdict(torch.tensor([[A]])) is None
+    assert StopRule("fixed-point", 1, 0.0, PAD).verdict(None) is None
+    assert set(STOP_RULES) == {"none", "oracle", *DISTANCES}
 
 
 def test_either_verdict_counts() -> None:

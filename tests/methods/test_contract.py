@@ -1,13 +1,13 @@
 """Records whose rows can be dropped, repeated and re-ordered."""
 
 from dataclasses import FrozenInstanceError, dataclass
-from typing import Optional
+from typing import Any, NamedTuple, Optional
 
 import pytest
 import torch
 from torch import Tensor
 
-from nar_plugin.methods.contract import Encoded, Rows, Starts, State, UsageError
+from nar_plugin.methods.contract import Encoded, Proposals, Rows, State, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,36 @@ def test_selecting_no_row_gives_an_empty_record() -> None:
 
 def test_records_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        Starts(lengths=torch.tensor([3])).lengths = None  # type: ignore[misc]
+        Proposals(lengths=torch.tensor([3])).lengths = None  # type: ignore[misc]
 
 
 def test_rows_may_be_repeated() -> None:
-    record = Encoded(source=torch.tensor([[5], [6]]))
-    assert record.select(torch.arange(6) // 3).source.flatten().tolist() == [5, 5, 5, 6, 6, 6]
+    record = Encoded(keys=torch.tensor([5, 6]), is_empty=torch.tensor([True, False]))
+    assert record.select(torch.arange(6) // 3).keys.tolist() == [5, 5, 5, 6, 6, 6]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder(Rows):
+    held: Any
+
+
+class Pair(NamedTuple):
+    first: Tensor
+    second: Tensor
+
+
+@pytest.mark.parametrize(
+    "held", [[torch.arange(2)], {"a": torch.arange(2)}, {1}, Pair(torch.arange(2), torch.arange(2)), object(), range(2)]
+)
+def test_a_container_whose_rows_would_not_be_selected_is_refused(held: Any) -> None:
+    """A cache held in a list would go on with the rows of other sentences."""
+    with pytest.raises(TypeError, match=f"cannot hold a {type(held).__name__}"):
+        Holder(held=(held,)).select(torch.tensor([0]))
+
+
+@pytest.mark.parametrize("held", [None, True, 3, 0.5, "text", (1, "a", None)])
+def test_plain_values_belong_to_the_whole_batch(held: Any) -> None:
+    assert Holder(held=held).select(torch.tensor([0])).held == held
 
 
 def test_a_usage_error_ends_a_program_with_its_line_and_status_one() -> None:

@@ -1,13 +1,14 @@
 """Diagonal Gaussians: divergence, density, draws by key."""
 
 import math
+from statistics import NormalDist
 
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from nar_plugin.methods import gaussian
+from nar_plugin.methods import gaussian, noise
 
 
 def parameters(seed: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -44,3 +45,13 @@ def test_draws_are_standard_normal_and_hang_on_key_and_place_alone() -> None:
     assert (drawn.pow(4).mean() - 3).abs() < 0.15 and bool(drawn.isfinite().all())
     assert drawn[7].equal(gaussian.draws(keys[7:8], 9, 4)[0, :3])
     assert torch.corrcoef(drawn.flatten(1).T).fill_diagonal_(0).abs().max() < 0.08
+
+
+def test_the_least_and_the_greatest_uniform_number_give_finite_draws() -> None:
+    """Both are in the middle of their 2⁻²⁴: an exact 0 is no −∞, and what is next to 1 no ∞."""
+    for uniform, expected in ((0.0, 2.0**-25), (1 - 2.0**-24, 1 - 2.0**-25)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(noise, "uniform", lambda keys, width, x=uniform: torch.full((len(keys), width), x))
+            drawn = gaussian.draws(torch.arange(2), 3, 4)
+        assert bool(drawn.isfinite().all())
+        torch.testing.assert_close(drawn, torch.full((2, 3, 4), NormalDist().inv_cdf(expected)))

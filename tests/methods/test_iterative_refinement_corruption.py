@@ -1,4 +1,4 @@
-"""Iterative refinement: behaviours of the specification that need no network."""
+"""Iterative refinement: behaviours that need no network (tests/BEHAVIOURS.md)."""
 
 import random
 from typing import List
@@ -151,3 +151,17 @@ def test_a_replacement_is_any_word() -> None:
     assert drawn.min() >= FIRST and len(counts) == SIZE - FIRST
     assert ((counts - 1000) ** 2 / 1000).sum() < 60  # chi-square of 25 degrees of freedom
     assert noise.uniform(keys, 1).shape == (26000, 1)
+
+
+@pytest.mark.parametrize("by_count", [True, False])
+def test_a_replacement_is_any_word_wherever_it_was_chosen(by_count: bool) -> None:
+    """The numbers that chose a word and its operation say nothing of the word that takes its place."""
+    n, outside = 40000, 90
+    tokens = torch.tensor([[outside, outside, outside, EOS]]).expand(n, -1)
+    lengths = torch.full((n,), 4)
+    noisy = method.corruption(torch.arange(n), tokens, lengths, 0.5, FIRST, SIZE, by_count)
+    for place in range(3):
+        replaced = noisy[:, place][noisy[:, place] < outside]
+        counts, expected = replaced.bincount(minlength=SIZE)[FIRST:], len(replaced) / (SIZE - FIRST)
+        assert len(replaced) > n / 10
+        assert ((counts - expected) ** 2 / expected).sum() < 60  # chi-square of 25 degrees of freedom

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nar_plugin.methods import lanmt
+from nar_plugin.methods import lengths as length_classes
 
 ONE = torch.tensor(1.0)
 
@@ -30,6 +31,16 @@ def test_rows_sum_to_one_on_the_source_and_are_zero_elsewhere(sigma: float) -> N
     for row, (n, length) in enumerate(zip((1, 4, 7), (5, 3, 7), strict=True)):
         torch.testing.assert_close(found[row, :length].sum(-1), torch.ones(length))
         assert not found[row, :, n:].any() and not found[row, length:].any()
+
+
+@pytest.mark.parametrize("is_prefix", [False, True])
+def test_a_spread_of_zero_gives_weights_too(is_prefix: bool) -> None:
+    """LANMT-8: they are finite and sum to 1 on the source, all on the nearest place."""
+    found = weights([1, 4, 7], [5, 3, 7], 0.0, is_prefix=is_prefix)
+    assert bool(found.isfinite().all())
+    for row, (n, length) in enumerate(zip((1, 4, 7), (5, 3, 7), strict=True)):
+        torch.testing.assert_close(found[row, :length, :n].sum(-1), torch.ones(length))
+    assert is_prefix or found[2].equal(torch.eye(7))
 
 
 def test_the_product_is_taken_in_float32_under_autocast_too() -> None:
@@ -92,8 +103,8 @@ def test_classes_of_lengths_are_inverted() -> None:
     """LANMT-6: every difference from −50 to 49; beyond them the last class, and never a length out of bounds."""
     targets = torch.arange(10, 110)
     sources = torch.full_like(targets, 60)
-    classes = lanmt.length_classes(sources, targets)
+    classes = length_classes.offset_classes(sources, targets)
     assert classes.tolist() == list(range(100))
-    assert lanmt.lengths_of(classes, sources, 2, 1000).equal(targets)
-    assert lanmt.length_classes(torch.tensor([5, 200]), torch.tensor([200, 5])).tolist() == [99, 0]
-    assert lanmt.lengths_of(torch.tensor([0, 99]), torch.tensor([3, 60]), 2, 64).tolist() == [2, 64]
+    assert length_classes.of_offsets(classes, sources, 2, 1000).equal(targets)
+    assert length_classes.offset_classes(torch.tensor([5, 200]), torch.tensor([200, 5])).tolist() == [99, 0]
+    assert length_classes.of_offsets(torch.tensor([0, 99]), torch.tensor([3, 60]), 2, 64).tolist() == [2, 64]

@@ -95,10 +95,18 @@ def test_a_part_may_be_one_number_or_one_a_row() -> None:
 
 def test_source_keys_do_not_see_padding() -> None:
     narrow, wide = torch.tensor([[7, 8, 2]]), torch.tensor([[7, 8, 2, 1, 1], [9, 9, 9, 9, 2]])
-    assert noise.source_keys(1, narrow, narrow != 1)[0] == noise.source_keys(1, wide, wide != 1)[0]
+    assert noise.source_keys(narrow, narrow != 1)[0] == noise.source_keys(wide, wide != 1)[0]
 
 
-def test_source_keys_depend_on_seed_words_order_and_length() -> None:
+def test_keys_of_a_decode_depend_on_seed_words_order_and_length() -> None:
     rows = torch.tensor([[7, 8, 2, 1], [8, 7, 2, 1], [7, 9, 2, 1], [7, 8, 8, 2], [7, 2, 1, 1]])
-    keys = torch.cat([noise.source_keys(seed, rows, rows != 1) for seed in (1, 2)])
+    keys = torch.cat([noise.decoding_keys(seed, noise.source_keys(rows, rows != 1)) for seed in (1, 2)])
     assert len(keys.unique()) == 10
+
+
+def test_candidates_of_a_sentence_have_keys_of_their_own() -> None:
+    keys = torch.tensor([5, 6])
+    found = noise.candidate_keys(keys, 3)
+    assert len(found.unique()) == 6
+    for row, candidate in ((0, 0), (0, 2), (1, 1)):
+        assert found[3 * row + candidate] == noise.fold(keys[row : row + 1], candidate)[0]

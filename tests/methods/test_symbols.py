@@ -68,7 +68,8 @@ def test_shifted_is_the_teacher_forced_input() -> None:
     assert symbols.shifted(target, SYMBOLS).tolist() == expected
 
 
-def test_rows_are_compared_whatever_their_widths() -> None:
-    narrow, wide = torch.tensor([[5, 6], [5, 6], [5, PAD]]), torch.tensor([[5, 6, PAD], [5, 6, 7], [6, PAD, PAD]])
-    assert symbols.same_rows(narrow, wide, PAD).tolist() == [True, False, False]
-    assert symbols.same_rows(wide, narrow, PAD).tolist() == [True, False, False]
+def test_begin_padded_puts_a_begin_in_front_of_every_row() -> None:
+    tokens, is_token = symbols.begin_padded(
+        torch.tensor([[5, EOS], [EOS, PAD]]), torch.tensor([[True] * 2, [True, False]]), 0
+    )
+    assert tokens.tolist() == [[0, 5, EOS], [0, EOS, PAD]] and is_token.tolist() == [[True] * 3, [True, True, False]]

@@ -51,7 +51,7 @@ def test_cross_attention_reads_the_projected_source_only() -> None:
     is_source = [True, True, True, True, False]
     key, value = block.key_value(source[0]).chunk(2, -1)
     expected = block.output(attention_by_hand(block.query(x[0]), key, value, 4, is_source))
-    torch.testing.assert_close(block(x, block.project(source), torch.tensor([is_source]))[0], expected)
+    torch.testing.assert_close(block(x, block.memory(source), torch.tensor([is_source]))[0], expected)
 
 
 def test_positional_attention_mixes_states_by_their_places() -> None:
@@ -65,7 +65,7 @@ def test_positional_attention_mixes_states_by_their_places() -> None:
 
 
 def test_positional_attention_has_the_same_weights_for_every_sentence_of_a_length() -> None:
-    """Lee and Gu, behaviour 5: so it is linear in the states; attention by content is not."""
+    """LEE-5: so it is linear in the states; attention by content is not."""
     torch.manual_seed(1)
     by_place, by_content = transformer.PositionalAttention(16, 4, 0.0), transformer.SelfAttention(16, 4, 0.0)
     x, y, positions = noise_like(1, 5, 16), noise_like(1, 5, 16, seed=2), noise_like(5, 16, seed=3)
@@ -97,18 +97,18 @@ def test_a_highway_stands_around_the_feed_forward_block_alone() -> None:
 
 @pytest.mark.parametrize("is_prenorm", [False, True])
 def test_every_decoder_layer_may_have_an_encoder_layer_of_its_own(is_prenorm: bool) -> None:
-    """Lee and Gu, behaviour 7: a layer's source reaches that layer first."""
+    """LEE-7: a layer's source reaches that layer first."""
     encoder, blocks = stack(has_source=False, is_prenorm=is_prenorm), stack(has_source=True, is_prenorm=is_prenorm)
     states = encoder.states(noise_like(1, 4, 16), None)
     assert len(states) == 2 and torch.equal(states[-1], encoder(noise_like(1, 4, 16), None))
-    x, own = noise_like(1, 3, 16, seed=4), blocks.project(states)
+    x, own = noise_like(1, 3, 16, seed=4), blocks.memory(states)
     for i, state in enumerate(states):
-        expected = blocks.layers[i].cross_attention.project(state)
+        expected = blocks.layers[i].cross_attention.memory(state)
         assert all(map(torch.equal, own[i], expected))
         others = [torch.zeros_like(s) if j == i else s for j, s in enumerate(states)]
-        assert not torch.allclose(blocks(x, None, blocks.project(others)), blocks(x, None, own))
-    top = blocks.project(states[-1])
-    assert torch.equal(blocks(x, None, top), blocks(x, None, blocks.project([states[-1]] * 2)))
+        assert not torch.allclose(blocks(x, None, blocks.memory(others)), blocks(x, None, own))
+    top = blocks.memory(states[-1])
+    assert torch.equal(blocks(x, None, top), blocks(x, None, blocks.memory([states[-1]] * 2)))
 
 
 @pytest.mark.parametrize("is_prenorm", [False, True])
@@ -128,9 +128,9 @@ def test_padding_reaches_no_real_position(is_prenorm: bool) -> None:
     x, source = noise_like(1, 5, 16), noise_like(1, 5, 16, seed=3)
     other_x = torch.where(is_token[..., None], x, noise_like(1, 5, 16, seed=4) * 50)
     other_source = torch.where(is_token[..., None], source, noise_like(1, 5, 16, seed=6) * 50)
-    first = blocks(x, is_token, blocks.project(source), is_token)[:, :3]
-    second = blocks(other_x, is_token, blocks.project(other_source), is_token)[:, :3]
-    bare = blocks(x[:, :3], None, blocks.project(source[:, :3]), None)
+    first = blocks(x, is_token, blocks.memory(source), is_token)[:, :3]
+    second = blocks(other_x, is_token, blocks.memory(other_source), is_token)[:, :3]
+    bare = blocks(x[:, :3], None, blocks.memory(source[:, :3]), None)
     torch.testing.assert_close(first, second)
     torch.testing.assert_close(first, bare)
 
@@ -147,11 +147,23 @@ def test_layer_norm_stands_after_each_block_or_before() -> None:
     torch.testing.assert_close(before(x, None), expected)
 
 
+@pytest.mark.parametrize("is_prenorm", [False, True])
+def test_the_input_of_a_stack_may_be_added_after_every_layer(is_prenorm: bool) -> None:
+    skipping, plain = (
+        stack(has_source=False, is_prenorm=is_prenorm, has_input_skip=has_skip) for has_skip in (True, False)
+    )
+    x, (lower, upper) = noise_like(2, 3, 16), skipping.layers
+    middle = (x + lower(x, None)) / math.sqrt(2)
+    expected = (x + upper(middle, None)) / math.sqrt(2)
+    torch.testing.assert_close(skipping(x, None), skipping.norm(expected))
+    torch.testing.assert_close(plain(x, None), plain.norm(upper(lower(x, None), None)))
+
+
 def test_the_source_is_projected_once_a_sentence_not_once_a_pass() -> None:
     blocks, calls = stack(has_source=True), []
     for layer in blocks.layers:
         layer.cross_attention.key_value.register_forward_hook(lambda *_: calls.append(1))
-    memory = blocks.project(noise_like(1, 4, 16))
+    memory = blocks.memory(noise_like(1, 4, 16))
     for _ in range(3):
         blocks(noise_like(1, 2, 16), None, memory, None)
     assert len(calls) == 2

@@ -16,7 +16,7 @@ import engine
 import results
 from benchmark import BenchmarkError
 from nar_plugin.compat import load_checkpoint
-from nar_plugin.generators.loop import DecodeOptions, RefinementGenerator
+from nar_plugin.generators.loop import RefinementGenerator
 from tests import tiny
 from tests.end_to_end.programs import PLUGIN, TASK, Outcome, complains, console, succeed, tagged
 
@@ -105,13 +105,15 @@ def test_only_the_outermost_calls_are_recorded_and_the_functions_come_back() -> 
 
 def test_the_replay_makes_every_pass_of_a_decode_once() -> None:
     model = tiny.tiny_model()
-    generator = RefinementGenerator(model, model.symbols, DecodeOptions(iterations=3))
+    generator = RefinementGenerator(model, model.symbols, tiny.options_of(model, iterations=3))
     with engine.recorded(engine.forward_passes([model])) as calls, torch.no_grad():
         generator.generate([model], tiny.sample_of(tiny.random_rows(1, 9, seed=1)))
-    assert [call[0].__name__ for call in calls] == ["encode"] + ["decode", "project"] * 4
-    with generator.counters.running(model):
-        engine.replay(calls)
-    assert generator.counters.calls == {"encoder": 2, "decoder": 8}, "decode and replay: one and four passes each"
+    names, made = {part.module: name for name, part in model.passes.items()}, list[str]()
+    assert [names[call[0].__self__] for call in calls] == ["encode"] + ["decode", "project"] * 4  # type: ignore[attr-defined]
+    for stack in ("encoder", "decoder"):
+        getattr(model, stack).register_forward_hook(lambda *_, stack=stack: made.append(stack))
+    engine.replay(calls)
+    assert made == ["encoder"] + ["decoder"] * 4 and generator.counters.calls == {"encoder": 1, "decoder": 4}
 
 
 def test_options_of_a_system_that_are_not_the_programs_leave_its_flags() -> None:

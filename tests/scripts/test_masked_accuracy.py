@@ -43,7 +43,7 @@ def test_the_figures_are_those_of_one_sentence_at_a_time() -> None:
     right, bits, first = 0, 0.0, 0
     with torch.no_grad():
         for source, target in zip(sources, targets, strict=True):
-            encoded = model.encode(torch.tensor([source]))
+            encoded = model.encode({"src_tokens": torch.tensor([source])})
             masks = torch.full((1, len(target)), model.symbols.mask)
             log_probs = model.project(model.decode(encoded, masks, None))[0].log_softmax(-1)
             right += sum(int(log_probs[i].argmax()) == token for i, token in enumerate(target))

@@ -1,0 +1,316 @@
+"""What may be asked of a decode: every option once, with its default, meaning, bounds and the options it goes with.
+
+Options stand in groups by purpose. A model combines the groups that it heeds in a class of its own, where ``own`` gives
+a default or choices that differ, and names that class in ``decode_options``. The task's flags are made from the groups
+here, ``generators.factory`` fills in what the user gave and refuses what a model does not name, and the model is handed
+an instance. A new flag is one field of a group.
+
+A field whose ``host_flag`` is set is one of fairseq's own flags; all others are flags of the task, named as the field.
+"""
+
+import math
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Mapping, TypeVar, get_args
+
+from .usage import UsageError
+
+ABOUT = "option"
+NORMS = ("mean", "sum", "lenpen")
+STOP_RULES = ("none", "fixed-point", "jaccard", "oracle")
+INFERENCES = ("mean", "delta", "score", "energy")
+
+T = TypeVar("T", bound="Options")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is to be known of an option.
+
+    ``unset``: what the flag holds when nobody gave it; None: then the default of the model holds. ``nothing``: a value
+    that asks for nothing and so is never refused. ``choices``, ``least``, ``most``: the values that it takes.
+    """
+
+    help: str
+    unset: Any
+    host_flag: str = ""
+    nothing: Any = None
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float = math.inf
+
+
+_AS_DEFAULT: Any = object()
+
+
+def option(default: Any, help: str, *, unset: Any = _AS_DEFAULT, **about: Any) -> Any:
+    """A field of a group of options; ``about`` as in ``About``."""
+    given = About(help, default if unset is _AS_DEFAULT else unset, **about)
+    return field(default=default, metadata={ABOUT: given})
+
+
+def own(group: "type[Options]", name: str, default: Any, choices: tuple[str, ...] | None = None) -> Any:
+    """The group's field ``name`` with the default, and maybe the choices, of one model."""
+    about = about_of(group)[name]
+    if choices is not None:
+        about = About(**{**vars(about), "choices": choices})
+    return field(default=default, metadata={ABOUT: about})
+
+
+def about_of(group: "type[Options]") -> dict[str, About]:
+    """The options of a group or of a model, by name."""
+    return {f.name: f.metadata[ABOUT] for f in fields(group)}
+
+
+def flag_of(name: str, about: About | None = None) -> str:
+    """As the user types it: ``--iter-decode-max-iter`` for ``iterations``."""
+    return "--" + ((about.host_flag if about else "") or name).replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The base of all groups. Raises UsageError for a value out of its bounds."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            _check(f, getattr(self, f.name))
+
+    def counts(self) -> dict[str, int]:
+        """By option, how many proposals a sentence it asks for; they multiply."""
+        return {}
+
+    @property
+    def candidates(self) -> int:
+        """Proposals a sentence."""
+        return math.prod(self.counts().values())
+
+    @property
+    def hypotheses(self) -> int:
+        """The most hypotheses that a sentence gets; more than ``candidates`` where one pass gives several."""
+        return self.candidates
+
+    @property
+    def steps(self) -> int:
+        """Refinement steps that are asked for."""
+        return 0
+
+    def ineffective(self) -> dict[str, str]:
+        """Options that change nothing beside the others, each with the reason: «on --stop-rule none»."""
+        return {}
+
+    def part(self, group: type[T]) -> T:
+        """These options as those of a group; its defaults where the model heeds none of it."""
+        return self if isinstance(self, group) else group()
+
+
+def _check(f: Field[Any], value: Any) -> None:
+    about: About = f.metadata[ABOUT]
+    flag = flag_of(f.name, about)
+    if about.choices and value not in about.choices:
+        raise UsageError(f"{flag} {value}: this model knows {', '.join(about.choices)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{flag} {value}: it takes a finite number")
+    if about.least is None or value is None or about.least <= value <= about.most:
+        return
+    if about.most == math.inf:
+        raise UsageError(f"{flag} {value}: it needs {about.least} or more")
+    raise UsageError(f"{flag} {value}: it needs a number from {about.least} to {about.most}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates(Options):
+    """How hypotheses of a sentence are compared, and what is kept and written of them: heeded by every model."""
+
+    nbest: int = option(1, "so many of a sentence's hypotheses, the best first", host_flag="nbest", least=1)
+    rescore_norm: str = option("mean", "how candidates' summed log-probabilities are made comparable", choices=NORMS)
+    lenpen: float = option(1.0, "the exponent of --rescore-norm lenpen", host_flag="lenpen")
+    is_rescored: bool = option(
+        False, "a teacher, the last of --path, chooses", host_flag="iter_decode_with_external_reranker"
+    )
+    score_reference: bool = option(False, "score the references, decode nothing", host_flag="score_reference")
+    max_candidate_tokens: int | None = option(
+        None, "decode at most so many candidate tokens at a time; changes memory, no result", least=1
+    )
+    collapse_repeats: bool = option(False, "drop words equal to the word before, once chosen")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nbest > self.hypotheses:
+            abouts = about_of(type(self))
+            flags = " or ".join(flag_of(name, abouts[name]) for name in self.counts())
+            raise UsageError(f"--nbest {self.nbest} needs {self.nbest} or more candidates: {flags or 'there are none'}")
+
+    def ineffective(self) -> dict[str, str]:
+        found = super().ineffective()
+        if self.score_reference:
+            heeded = ("score_reference", "rescore_norm", "lenpen")
+            found |= {name: "beside --score-reference" for name in about_of(type(self)) if name not in heeded}
+        if self.rescore_norm != "lenpen":
+            found["lenpen"] = "without --rescore-norm lenpen"
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldLength(Options):
+    """For models that may be told a target's length."""
+
+    gold_target_len: bool = option(False, "decode with the reference's length, or a window of candidates around it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths(GoldLength):
+    """For models that try several lengths."""
+
+    lengths: int = option(1, "lengths that are tried", host_flag="iter_decode_with_beam", least=1)
+
+    def counts(self) -> dict[str, int]:
+        return {**super().counts(), "lengths": self.lengths}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement(Options):
+    """For models that refine the output of their first pass."""
+
+    # fairseq's 10 cannot be told from silence where a program decodes; a validation that is not told gets the default
+    iterations: int = option(
+        0, "refinement steps after the first pass", host_flag="iter_decode_max_iter", unset=10, nothing=0, least=0
+    )
+    is_forced: bool = option(
+        False, "make all of them, whatever the stop rule says", host_flag="iter_decode_force_max_iter"
+    )
+    keep_history: bool = option(False, "keep the output of each pass", host_flag="retain_iter_history")
+    print_step: bool = option(False, "print how many steps were made", host_flag="print_step")
+
+    @property
+    def steps(self) -> int:
+        return self.iterations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping(Refinement):
+    """For models that may stop refining a sentence before the last step (``generators.stopping``)."""
+
+    stop_rule: str = option(
+        "none",
+        "when a sentence needs no further refinement (default: the architecture's own)",
+        unset=None,
+        choices=STOP_RULES,
+    )
+    stop_window: int = option(
+        1, "outputs a stop rule compares with the oldest of them; 1: two passes in a row", least=1
+    )
+    stop_distance: float = option(
+        0.0, "a stop rule ends a sentence at this share of differing tokens, or below", least=0, most=1
+    )
+
+    @property
+    def rule(self) -> str:
+        """The stop rule that is in force."""
+        return "none" if self.is_forced else self.stop_rule
+
+    def ineffective(self) -> dict[str, str]:
+        found = super().ineffective()
+        if self.stop_rule == "none":
+            found |= dict.fromkeys(("stop_window", "stop_distance"), "on --stop-rule none")
+        if self.stop_rule == "oracle":
+            found["stop_distance"] = "on --stop-rule oracle"
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(Options):
+    """For models that draw samples beside what is most probable."""
+
+    decode_samples: int = option(
+        0,
+        "iterative refinement: refine so many samples beside the most probable words, and average; latent models: so "
+        "many candidates, the first without noise",
+        least=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSearch(Samples, Stopping):
+    """For models with continuous latents: where a search draws them, and how they are refined."""
+
+    decode_sample_noise: float = option(
+        1.0,
+        "spread of latent candidates, in standard deviations of the prior (default: the papers', 0.5 of "
+        "latent_transformer, 1 of lanmt_continuous)",
+        unset=None,
+        least=0,
+    )
+    latent_inference: str = option(
+        "delta",
+        "how latents are refined: not at all (mean), by delta steps, by the steps of a refiner (default: by those of a "
+        "lanmt_refiner, else delta)",
+        unset=None,
+        choices=INFERENCES,
+    )
+
+    @property
+    def samples(self) -> int:
+        """Latents that are tried, the prior's mean among them."""
+        return max(1, self.decode_samples)
+
+    def counts(self) -> dict[str, int]:
+        return {**super().counts(), "decode_samples": self.samples}
+
+    @property
+    def steps(self) -> int:
+        return 0 if self.latent_inference == "mean" else self.iterations
+
+    def idle_of_latents(self) -> set[str]:
+        """Options of latents that this decode does not come to."""
+        idle = {"decode_sample_noise"} if self.samples == 1 else set()
+        rules = {"stop_window", "stop_distance"} | ({"stop_rule"} if self.stop_rule != "none" else set())
+        if self.latent_inference == "mean":
+            return idle | rules | {"iterations"}
+        # a refiner's steps leave nothing to compare; the oracle alone has each of them decoded
+        return idle | rules if self.latent_inference != "delta" and self.stop_rule != "oracle" else idle
+
+    def ineffective(self) -> dict[str, str]:
+        reason = f"on --latent-inference {self.latent_inference} with so many steps and samples"
+        return {**super().ineffective(), **dict.fromkeys(self.idle_of_latents(), reason)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSteps(LatentSearch):
+    """For models whose refiner makes steps of a size."""
+
+    latent_step_size: float = option(1.0, "size of a refiner's steps (released IWSLT: 0.8)", least=0)
+
+    def idle_of_latents(self) -> set[str]:
+        is_idle = self.latent_inference in ("mean", "delta") or not self.iterations
+        return super().idle_of_latents() | ({"latent_step_size"} if is_idle else set())
+
+
+GROUPS: tuple[type[Options], ...] = (Candidates, Lengths, Refinement, Stopping, LatentSteps)
+"""All groups: every option is in one of them, or in a base of one."""
+
+
+def every_option() -> dict[str, Field[Any]]:
+    """All options by name, in the order of the groups."""
+    return {f.name: f for group in GROUPS for f in fields(group)}
+
+
+def filled(kind: type[T], given: Mapping[str, Any]) -> T:
+    """An instance of a model's options from what was given; None, and what is left out, is the model's default.
+
+    Raises UsageError for a value of another kind or out of bounds.
+    """
+    values = {f.name: _as(f, given[f.name]) for f in fields(kind) if given.get(f.name) is not None}
+    return kind(**values)
+
+
+def _as(f: Field[Any], value: Any) -> Any:
+    """A value as the type of its field; fairseq's own flags, and JSON, may have it as a text or a whole number."""
+    wanted = next(kind for kind in (get_args(f.type) or (f.type,)) if kind is not type(None))
+    try:
+        found = wanted(value)
+    except (TypeError, ValueError, OverflowError):
+        found = None
+    is_cut = wanted is int and found != value and not isinstance(value, str)
+    if found is None or is_cut or wanted is bool and isinstance(value, str):
+        flag = flag_of(f.name, f.metadata[ABOUT])
+        raise UsageError(f"{flag} {value}: it takes {'true or false' if wanted is bool else 'a number'}")
+    return found
