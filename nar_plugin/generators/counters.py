@@ -50,6 +50,7 @@ class Counters:
             yield
         finally:
             self.seconds += time.perf_counter() - start
+            self.live_share = 1.0  # also where a refinement step failed
             for handle in handles:
                 handle.remove()
 

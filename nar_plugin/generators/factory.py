@@ -24,7 +24,7 @@ def is_decoding_model(model: Any) -> bool:
 
 
 def given(args: Any, cfg: Any, host_flags: Mapping[str, Any]) -> dict[str, str]:
-    """The decode flags whose value is not that of silence, by the name of the option: what the user typed.
+    """The decode flags whose value is not their default, by the name of the option: as the user typed them.
 
     ``args``: fairseq's generation options; ``cfg``: the task's; ``host_flags``: fairseq's decode flags, with the values
     that they have by default. A flag of fairseq's that no option stands for is named by itself.

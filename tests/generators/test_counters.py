@@ -67,8 +67,11 @@ def test_passes_outside_a_decode_are_not_counted() -> None:
 
 def test_a_decode_that_fails_leaves_no_hook_behind() -> None:
     model = tiny_model()
-    with pytest.raises(ZeroDivisionError), Counters().running(model):
+    counters = Counters()
+    with pytest.raises(ZeroDivisionError), counters.running(model):
+        counters.live_share = 0.8
         raise ZeroDivisionError
+    assert counters.live_share == 1.0
     assert not model.encoder._forward_hooks and not model.decoder._forward_hooks
 
 
