@@ -9,9 +9,12 @@ What is broken in the host today and repaired here, once, by ``apply`` (called w
 * ``fairseq-hydra-train`` fills in a model's defaults and never asks its preset: ``_name: mask_predict_small`` in a
   configuration was a model of base size.
 * ``fairseq-interactive`` dies on a byte that is not UTF-8 and takes a carriage return within a line for a line's end.
+* ``fairseq-train`` now and then aborts after it has done its work (status 134, "terminate called without an active
+  exception"): until Python 3.14, a daemon thread that is inside torch when the interpreter ends brings it down.
 """
 
 import argparse
+import atexit
 import collections
 import contextlib
 import fileinput
@@ -19,14 +22,18 @@ import functools
 import io
 import json
 import pickle
+import queue
 import re
 import sys
+import threading
+import time
 from dataclasses import fields
 from typing import Any, Callable, Dict, List
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, models
+from fairseq.data import iterators
 from fairseq.dataclass import utils as dataclass_utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.distributed import utils as distributed_utils
@@ -35,8 +42,8 @@ from omegaconf import OmegaConf, open_dict
 from .methods.contract import UsageError
 
 __all__ = [
-    *("UsageError", "apply", "build_model", "decode_flags", "load_checkpoint", "load_model", "load_weights"),
-    *("model_options", "registered_model", "tolerate_bad_text"),
+    *("UsageError", "apply", "build_model", "decode_flags", "end_loading", "load_checkpoint", "load_model"),
+    *("load_weights", "model_options", "registered_model", "tolerate_bad_text"),
 ]
 
 
@@ -236,6 +243,17 @@ def tolerate_bad_text() -> None:
     fileinput.hook_encoded = hook_encoded  # type: ignore[assignment]
 
 
+def end_loading(seconds: float = 10.0) -> None:
+    """Let the host's threads that still load batches end, of which nobody asks for more; waits at most so long."""
+    deadline = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if isinstance(thread, iterators.BackgroundConsumer):
+            thread._max_len = 0  # its next batch is its last
+            while thread.is_alive() and time.monotonic() < deadline:
+                with contextlib.suppress(queue.Empty):  # it may wait for room in its queue
+                    thread._queue.get(timeout=0.05)
+
+
 def apply() -> None:
     """Repair the host. Safe to call more than once."""
     if hasattr(checkpoint_utils.load_checkpoint_to_cpu, "__wrapped__"):
@@ -245,3 +263,4 @@ def apply() -> None:
     dataclass_utils.merge_with_parent = _preset_before_defaults(dataclass_utils.merge_with_parent)
     distributed_utils._broadcast_object_slow = _trusting_broadcast(distributed_utils._broadcast_object_slow)
     checkpoint_utils.load_model_ensemble_and_task = _guarded_ensemble(checkpoint_utils.load_model_ensemble_and_task)
+    atexit.register(end_loading)

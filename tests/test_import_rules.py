@@ -13,8 +13,9 @@ PACKAGE = ROOT.name
 FILES = sorted(ROOT.rglob("*.py"))
 
 STANDARD = frozenset(
-    {"argparse", "atexit", "collections", "contextlib", "dataclasses", "enum", "fileinput", "functools", "hashlib"}
-) | {"io", "itertools", "json", "logging", "math", "os", "pathlib", "pickle", "re", "sys", "time", "typing", "warnings"}
+    "argparse atexit collections contextlib dataclasses enum fileinput functools hashlib io itertools json logging math os "
+    "pathlib pickle queue re sys threading time typing warnings".split()
+)
 """What the package uses of the standard library: none of it talks to a network or starts a program."""
 
 CONTRACT = {f"{PACKAGE}.methods.{name}" for name in ("contract", "options", "symbols", "terms", "usage")}
