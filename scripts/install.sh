@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv in the project's root, or mends it; quick when nothing is missing. Versions: scripts/requirements.txt.
+# Makes .venv in the project's root, or repairs it; quick when nothing is missing. Versions: scripts/requirements.txt.
 #   PYTHON=python3.11 bash scripts/install.sh      chooses the interpreter (3.11 or 3.12)
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu bash scripts/install.sh      takes torch without CUDA
 set -euo pipefail
@@ -36,11 +36,11 @@ is_sound() {
     [[ $(version "$python") =~ ^3\.1[12]$ && (-z ${PYTHON:-} || $(version "$python") == "$(version "$PYTHON")") ]]
 }
 
-# nar_plugin is looked up, not imported: a mistake in the working tree is no reason to rebuild the environment.
+# Our own packages are looked up, not imported: a mistake in the working tree is no reason to rebuild the environment.
 works() {
-  (cd / && "$OLDPWD/$python" -c 'import fairseq, sacrebleu, sacremoses, subword_nmt, torch
+  (cd / && "$OLDPWD/$python" -c 'import fairseq.libnat, sacrebleu, sacremoses, subword_nmt, torch
 from importlib.util import find_spec
-assert find_spec("nar_plugin")') >/dev/null 2>&1
+assert find_spec("nar_plugin") and find_spec("nar_tools")') >/dev/null 2>&1
 }
 
 if command -v flock >/dev/null; then
@@ -57,35 +57,57 @@ if is_sound && [[ -e $stamp && $(<"$stamp") == "$(key)" ]]; then
   rm -rf .venv
 fi
 
+# Says what one stage of the work took.
+stage() {
+  local began=$SECONDS name=$1
+  shift
+  "$@" || return
+  say "$name: $((SECONDS - began)) s"
+}
+
 fresh=false
 if ! is_sound; then
   chosen=$(find_python)
   say "making .venv with $chosen, Python $(version "$chosen")"
   rm -rf .venv
-  "$chosen" -m venv .venv
+  stage "empty environment" "$chosen" -m venv .venv
   fresh=true
 fi
 rm -f "$stamp"
 
 # pip writes INSTALLER when all files of a package stand: without it the package is the rest of a killed call.
-for info in .venv/lib/python3*/site-packages/*.dist-info; do
+packages=$(echo .venv/lib/python3*/site-packages)
+for info in "$packages"/*.dist-info; do
   [[ -e $info/INSTALLER ]] || rm -rf "$info"
 done
-rm -rf .venv/lib/python3*/site-packages/~*
+rm -rf "$packages"/~*
+
+# Another host (fairseq, fairseq-fixed) writes the same files: all hosts go, the mark of the other one last.
+others=("$packages"/fairseq{,_fixed}-*.dist-info)
+if [[ -e ${others[0]} || -e ${others[1]} ]]; then
+  say "removing another host"
+  rm -rf "$packages"/ve_fairseq-*.dist-info "$packages"/fairseq{,_cli} "${others[@]}"
+fi
 
 install() {
-  say "installing $* ($((SECONDS / 60)) min $((SECONDS % 60)) s)"
-  PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check -c "$pins" "$@"
+  PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-compile \
+    --no-warn-conflicts --no-build-isolation -c "$pins" "$@"
 }
-install pip setuptools wheel cython numpy
-install torch
-install --no-build-isolation fairseq-fixed # isolation would fetch a second torch to build with
-install -r "$pins"
-install --no-deps --no-build-isolation -e .
+# What pip would do on one core. Some packages hold files that are not of this Python: no failure.
+compile() { PYTHONWARNINGS=ignore "$python" -m compileall -qq -j 0 "$packages" || true; }
 
-if ! works; then
+stage "pip" install pip setuptools wheel
+[[ -e $packages/torch || -n ${PIP_EXTRA_INDEX_URL:-} ]] ||
+  say "torch may come with CUDA, some gigabytes; to have it without: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu bash scripts/install.sh"
+stage "torch" install torch
+stage "fairseq" install --no-deps ve-fairseq # why without: see the pins
+stage "all else" install -r <(grep -v '^ve-fairseq' "$pins")
+stage "bytecode" compile
+stage "nar_plugin" install --no-deps -e .
+
+if ! stage "trial" works; then
   "$fresh" && fail "everything is installed but does not import: see  $python -c 'import torch, fairseq, nar_plugin'"
-  say "mended but broken: starting from nothing"
+  say "repaired but broken: starting from nothing"
   rm -rf .venv
   exec bash scripts/install.sh
 fi

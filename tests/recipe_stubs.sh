@@ -21,9 +21,25 @@ _value_of() {
 }
 
 _leave() {
-  [[ -d ${1%/*} ]] || mkdir -p "${1%/*}"
-  echo made >"$1"
+  local file
+  for file; do
+    [[ -d ${file%/*} ]] || mkdir -p "${file%/*}"
+    echo made >"$file"
+  done
 }
+
+# Every file behind an option.
+_leave_all() {
+  local option=$1 is_behind='' word
+  shift
+  for word; do
+    if [[ $word == --* ]]; then is_behind=''; elif [[ -n $is_behind && $word == */* ]]; then _leave "$word"; fi
+    if [[ $word == "$option" ]]; then is_behind=1; fi
+  done
+}
+
+# Whether a dry run was asked for, in which the command is printed: of a function a step expects that it sees to that itself.
+_said() { [[ -n ${DRY_RUN:-} ]] && words "$@" && echo; }
 
 sacrebleu() { echo "BLEU = 1"; }
 
@@ -31,14 +47,19 @@ bash() {
   [[ $1 == */install.sh ]] || command bash "$@"
 }
 
+python() {
+  if _said python "$@"; then return; fi
+  _record "$@"
+  local out
+  out=$(_value_of --out "$@")
+  _leave "$out"/{train,valid,test}.{en,de} "$out/corpus.json"
+}
+
 fairseq-preprocess() {
   _record fairseq-preprocess "$@"
   local folder source target
   folder=$(_value_of --destdir "$@") source=$(_value_of --source-lang "$@") target=$(_value_of --target-lang "$@")
-  local pair=$source-$target
-  for file in "dict.$source.txt" "dict.$target.txt" {train,test}."$pair"."$source".bin {train,test}."$pair"."$target".bin; do
-    _leave "$folder/$file"
-  done
+  _leave "$folder"/dict.{"$source","$target"}.txt "$folder"/{train,test}."$source-$target".{"$source","$target"}.bin
   echo "[$target] 3 sents"
 }
 
@@ -52,50 +73,42 @@ fairseq-generate() {
   printf 'S-0\tx\nH-0\t0\tx\nD-0\t0\tx\nGenerate train: BLEU = 1\n'
 }
 
-curl() {
-  _record curl "$@"
-  echo made | gzip -n >"$(_value_of --output "$@")"
-}
-
-python() {
-  _record "$@"
-  local out stem
+nar() {
+  if _said nar "$@"; then return; fi
+  _record nar "$@"
+  local verb=$1 out file source target
+  shift
   out=$(_value_of --output "$@")
-  stem=$(_value_of --figure "$@")
-  if [[ $1 == */report.py && -n $stem ]]; then stem=$out; fi
-  if [[ -n $stem ]]; then _leave "$stem.png" && _leave "$stem.svg" && return; fi
-  if [[ $1 == */report.py && $2 == latents ]]; then
-    for figure in plane bound bleu; do _leave "$out.$figure.png" && _leave "$out.$figure.svg"; done
-    return
-  fi
-  case ${1##*/} in
-    make_corpus.py) for split in train valid test; do
-      for lang in en de; do _leave "$(_value_of --out "$@")/$split.$lang"; done
-    done && _leave "$(_value_of --out "$@")/corpus.json" ;;
-    extract_text.py | filter_pairs.py) _leave_all --output "$@" && _leave_all --hold-out "$@" ;;
-    prepare_text.py) if [[ $2 == learn ]]; then _leave "$(_value_of --codes "$@")"; else _leave "$out"; fi ;;
-    collect_distilled.py) _collect "$@" ;;
-    training_curve.py) echo "[]" >"$out" ;;
-    show_refinement.py) _leave "$(_value_of --html "$@")" ;;
-    join_sentences.py) _leave "$out" && _leave "${out%.*}.en" ;;
-    release.py) [[ $2 != pack ]] || _leave "$3/manifest.json" ;;
+  case $verb in
+    fetch) mkdir -p "${1%/*}" && echo made | gzip -n >"$1" ;;
+    extract | filter | join) _leave_all --output "$@" && _leave_all --hold-out "$@" ;;
+    prepare) if [[ $1 == learn ]]; then _leave "$(_value_of --codes "$@")"; else _prepare "$@"; fi ;;
+    distill)
+      source=$(_value_of --source-lang "$@") target=$(_value_of --target-lang "$@")
+      _leave "$out"/{train."$source",train."$target",manifest.json,nbest.gz}
+      ;;
+    train)
+      while [[ $1 != -- ]]; do shift; done
+      "${@:2}"
+      ;;
+    curve)
+      file=$(_value_of --figure "$@")
+      if [[ -n $file ]]; then _leave "$file".{png,svg}; else echo "[]" >"$out"; fi
+      ;;
+    report) [[ -z $out ]] || _leave "$out"/{latency,speed}.{png,svg} ;;
+    latents) _leave "$out".{plane,bound,bleu}.{png,svg} ;;
+    show) _leave "$(_value_of --html "$@")" ;;
+    release) [[ $1 != pack ]] || _leave "$2/manifest.json" ;;
     *) [[ -z $out ]] || _leave "$out" ;;
   esac
 }
 
-# Every file behind an option.
-_leave_all() {
-  local option=$1 is_behind=''
-  shift
-  for word in "$@"; do
-    if [[ $word == --* ]]; then is_behind=''; elif [[ -n $is_behind && $word == */* ]]; then _leave "$word"; fi
-    if [[ $word == "$option" ]]; then is_behind=1; fi
+# In the folder --output-dir a file for each of --input.
+_prepare() {
+  local folder is_input='' word
+  folder=$(_value_of --output-dir "$@")
+  for word; do
+    if [[ $word == --* ]]; then is_input=''; elif [[ -n $is_input ]]; then _leave "$folder/${word##*/}"; fi
+    if [[ $word == --input ]]; then is_input=1; fi
   done
-}
-
-_collect() {
-  local out
-  out=$(_value_of --output "$@")
-  [[ -n $out ]] || return 0
-  for file in train.{en,de,ro} manifest.json nbest.gz; do _leave "$out/$file"; done
 }

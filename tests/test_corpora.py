@@ -19,14 +19,14 @@ import pytest
 import torch
 
 from tests.conftest import toy_pairs
-from tests.end_to_end.programs import PLUGIN, ROOT, Outcome
+from tests.end_to_end.programs import PLUGIN, ROOT, Outcome, script
 from tests.end_to_end.programs import succeed as run_program
 from tests.end_to_end.warm import warm_programs
 
 Pairs = List[Tuple[str, str]]
 Members = Dict[str, bytes]
 RECIPES = ("iwslt16_de_en", "iwslt14_de_en", "wmt14_en_de", "wmt16_ro_en")
-METHODS = sorted(path.stem[2:] for path in (ROOT / "examples" / "wmt14_en_de").glob("5_*.sh"))
+METHODS = sorted({path.stem for path in (ROOT / "examples" / "methods").glob("*.sh")} - {"teacher"})
 SMALL = {
     **{"SIZE": "tiny", "UPDATES": "30", "TOKENS": "1000", "MAX_TOKENS": "500", "BEST": "1", "MERGES": "60"},
     "FINETUNE_UPDATES": "5",
@@ -168,24 +168,38 @@ def shelf(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
+PROGRAMS = """
+nar() { PATH="{folder}:$PATH" python "{nar}" "$@"; }
+bash() { [[ $1 == */install.sh ]] || command bash "$@"; }
+"""
+"""More that bash has warm: `nar`, which finds fairseq's programs in a folder; the installation is not looked at."""
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Runs a step of a recipe in small, its outputs in the test's folder."""
+    """Runs steps of a recipe in small, its outputs in the test's folder."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("fairseq-train", "fairseq-generate"):
+        (programs / name).write_text(f'#!/bin/bash\n{name} "$@"\n')
+        (programs / name).chmod(0o755)
     with warm_programs(tmp_path) as warm:
+        with open(warm["BASH_ENV"], "a") as stubs:
+            stubs.write(PROGRAMS.replace("{folder}", str(programs)).replace("{nar}", script("nar")))
 
-        def step(recipe: str, name: str, *arguments: Any, **variables: str) -> Outcome:
-            environment = {**os.environ, **SMALL, **warm, "OUT": str(tmp_path / "out"), **variables}
+        def steps(recipe: str, *names: str, **variables: Any) -> Outcome:
+            environment = {**os.environ, **SMALL, **warm, "OUT": str(tmp_path / "out")}
             done = subprocess.run(
-                ["bash", f"examples/{recipe}/{name}.sh", *map(str, arguments)],
+                ["bash", f"examples/{recipe}/run.sh", *names],
                 capture_output=True,
                 text=True,
                 timeout=300,
                 cwd=ROOT,
-                env=environment,
+                env={**environment, **{name: str(value) for name, value in variables.items()}},
             )
             return Outcome(done.returncode, done.stdout, done.stderr)
 
-        yield step
+        yield steps
 
 
 def succeed(outcome: Outcome) -> Outcome:
@@ -193,31 +207,36 @@ def succeed(outcome: Outcome) -> Outcome:
     return outcome
 
 
+def are_done_before(outcome: Outcome) -> bool:
+    return {line.split(": ")[1] for line in succeed(outcome).stdout.splitlines() if line} == {"done before"}
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_goes_from_archives_to_a_score(recipe: str, run: Run, shelf: Any, tmp_path: Path) -> None:
     methods = METHODS if recipe == "wmt14_en_de" else ["iterative_refinement", "mask_predict"]
-    succeed(run(recipe, "1_download", "--offline", shelf(recipe)))
-    prepared = succeed(run(recipe, "2_prepare"))
+    prepared = succeed(run(recipe, "download", "prepare", OFFLINE=shelf(recipe)))
     train = 234 if recipe == "iwslt14_de_en" else 230  # with the titles and descriptions of two talks
     assert f"{train} lines" in prepared.stderr and "of 23" in prepared.stderr and "Dictionary:" in prepared.stdout
-    for step in ("3_teacher", "4_distil"):
-        succeed(run(recipe, step))
-    for method in methods:
-        succeed(run(recipe, f"5_{method}", UPDATES="8"))
+    succeed(run(recipe, "teacher", "distil"))
+    succeed(run(recipe, *methods, UPDATES="8"))
     ids = ["ar-greedy", "cmlm-t1", "lee-adaptive"]
     if methods == METHODS:
         ids += ["ar-deep-shallow", "lanmt-search", "cont-delta", "cont-energy", "cont-score"]
-    decoded = succeed(run(recipe, "6_decode", *ids))
-    left_out = {line for line in decoded.stdout.splitlines() if "left out" in line}
-    assert left_out == {f"== {method}: not trained, left out" for method in METHODS if method not in methods}
-    scored = succeed(run(recipe, "7_score"))
+    scored = succeed(run(recipe, "decode", "score", IDS=" ".join(ids)))
+    assert "left out" not in scored.stdout, "of those that are asked for all are there"
     rows = {row["id"]: row for row in json.loads((tmp_path / "out" / "scores.json").read_text())["rows"]}
     sentences = 100 if recipe == "iwslt14_de_en" else 20
     for name in ids:
         assert rows[name]["sentences"] == sentences and 0 <= rows[name]["bleu"] <= 100
     assert "lee-adaptive" in scored.stdout and "sacreBLEU: BLEU|" in scored.stdout
-    again = succeed(run(recipe, "2_prepare"))
-    assert {line.split(": ")[1] for line in again.stdout.splitlines() if line} == {"done before"}
+    if methods != METHODS:
+        absent = run(recipe, "decode", IDS="lanmt-prior cont-energy ar-greedy")
+        assert {line for line in succeed(absent).stdout.splitlines() if line} == {
+            "== decode-ar-greedy: done before",
+            "== decode-cont-energy: lanmt_refiner_energy-distilled is not trained, left out",
+            "== decode-lanmt-prior: latent_transformer-distilled is not trained, left out",
+        }
+    assert are_done_before(run(recipe, "download", "prepare", OFFLINE=tmp_path / "archives"))
 
 
 @pytest.fixture
@@ -243,7 +262,7 @@ def mirror(shelf: Any) -> Iterator[Callable[[str], str]]:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_download_takes_the_first_mirror_that_lives(recipe: str, run: Run, mirror: Any, tmp_path: Path) -> None:
     address = mirror(recipe)
-    succeed(run(recipe, "1_download", MIRRORS=f"http://127.0.0.1:9 {address}"))
+    succeed(run(recipe, "download", MIRRORS=f"http://127.0.0.1:9 {address}"))
     got = {path.name: path.read_bytes() for path in (tmp_path / "out" / "download").iterdir()}
     assert len(got.pop("sha256sums").splitlines()) == len(got)
     assert got.keys() == archives(recipe).keys()
@@ -271,13 +290,13 @@ def test_a_broken_archive_is_refused_and_the_next_mirror_asked(
     archive.write_bytes(harm(whole))
     variables = {"CHECKSUMS": str(checksums), "PATH": without_network(tmp_path)}
     if road == "offline":
-        outcome = run("iwslt16_de_en", "1_download", "--offline", tmp_path / "archives", **variables)
+        outcome = run("iwslt16_de_en", "download", OFFLINE=tmp_path / "archives", **variables)
     else:
-        outcome = run("iwslt16_de_en", "1_download", MIRRORS=address, **variables)
+        outcome = run("iwslt16_de_en", "download", MIRRORS=address, **variables)
     assert outcome.code == 2 and complaint in outcome.stderr and not (tmp_path / "out/download/2016-01.tgz").exists()
-    assert run("iwslt16_de_en", "2_prepare").stderr.endswith("2016-01.tgz: run the steps before it\n")
+    assert run("iwslt16_de_en", "prepare").stderr.endswith("2016-01.tgz: run the steps before it\n")
     archive.write_bytes(whole)
-    succeed(run("iwslt16_de_en", "1_download", MIRRORS=address))
+    succeed(run("iwslt16_de_en", "download", MIRRORS=address))
 
 
 def without_network(folder: Path) -> str:
@@ -285,7 +304,7 @@ def without_network(folder: Path) -> str:
     curl = folder / "bin" / "curl"
     curl.parent.mkdir()
     real = shutil.which("curl")
-    curl.write_text(f'#!/bin/bash\n[[ "$*" == *127.0.0.1* ]] && exec {real} "$@"\nexit 6\n')
+    curl.write_text(f'#!/bin/bash\n[[ "$*" == *127.0.0.1* || "$*" == *file://* ]] && exec {real} "$@"\nexit 6\n')
     curl.chmod(0o755)
     return f"{curl.parent}:{os.environ['PATH']}"
 
@@ -294,16 +313,17 @@ CONFIGS = sorted((ROOT / "examples" / "wmt14_en_de" / "config").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_a_hydra_config_trains_the_model_of_its_script(
+def test_a_hydra_config_trains_the_model_of_its_recipe(
     config: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weight for weight, after three updates; all that the two are told apart is what they must be."""
     monkeypatch.setenv("DRY_RUN", "1")
     for name, value in {**SMALL, "OUT": str(tmp_path), "UPDATES": "3", "TOKENS": "500"}.items():
         monkeypatch.setenv(name, value)
-    step = f"examples/wmt14_en_de/5_{config.stem}.sh"
-    printed = subprocess.run(["bash", step], capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    words = next(shlex.split(line)[2:] for line in printed.splitlines() if line.startswith("fairseq-train "))
+    recipe = ["bash", "examples/wmt14_en_de/run.sh", config.stem]
+    printed = subprocess.run(recipe, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    line = next(line for line in printed.splitlines() if line.startswith("fairseq-train "))
+    words = shlex.split(line.partition(" 2>&1 ")[0])[2:]
     for unlike in ("--user-dir", "--save-dir", "--source-lang", "--target-lang"):
         del words[words.index(unlike) : words.index(unlike) + 2]
     words = [word for word in words if word not in ("--share-all-embeddings", "--eval-bleu")]
@@ -342,24 +362,24 @@ def test_a_hydra_config_trains_the_model_of_its_script(
 
 def preview(recipe: str, name: str, folder: Path = ROOT, **variables: str) -> Outcome:
     """What a step would do."""
-    path = os.path.relpath(ROOT / "examples" / recipe / f"{name}.sh", folder)
+    path = os.path.relpath(ROOT / "examples" / recipe / "run.sh", folder)
     environment = {**os.environ, "DRY_RUN": "1", "OUT": "/nonexistent/out", **variables}
-    done = subprocess.run(["bash", path], capture_output=True, text=True, cwd=folder, env=environment, timeout=60)
+    done = subprocess.run(["bash", path, name], capture_output=True, text=True, cwd=folder, env=environment, timeout=60)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(
     ("recipe", "step", "variables", "word"),
     [
-        ("wmt14_en_de", "3_teacher", {"TEACHER": "big"}, "transformer_vaswani_wmt_en_de_big"),
-        ("wmt14_en_de", "5_mask_predict", {"DATA": "raw"}, "/nonexistent/out/bin "),
-        ("wmt14_en_de", "5_mask_predict", {"SEED": "7"}, "--seed 7"),
-        ("wmt14_en_de", "2_prepare", {"HOLD_OUT": "100"}, "--hold-out 100"),
-        ("wmt14_en_de", "2_prepare", {"MERGES": "99"}, "--merges 99"),
-        ("wmt14_en_de", "1_download", {"MIRRORS": "http://nearer.example/"}, "http://nearer.example/"),
-        ("wmt16_ro_en", "2_prepare", {"ROMANIAN": "plain"}, "--romanian plain"),
-        ("wmt16_ro_en", "2_prepare", {"SEPARATE": "1"}, "/nonexistent/out/kept/train.ro:ro --codes"),
-        ("iwslt16_de_en", "1_download", {"YEAR": "2017"}, "2017-01-trnted/texts/en/de/en-de.tgz"),
+        ("wmt14_en_de", "teacher", {"TEACHER": "big"}, "transformer_vaswani_wmt_en_de_big"),
+        ("wmt14_en_de", "mask_predict", {"DATA": "raw"}, "/nonexistent/out/bin "),
+        ("wmt14_en_de", "mask_predict", {"SEED": "7"}, "--seed 7"),
+        ("wmt14_en_de", "prepare", {"HOLD_OUT": "100"}, "--hold-out 100"),
+        ("wmt14_en_de", "prepare", {"MERGES": "99"}, "--merges 99"),
+        ("wmt14_en_de", "download", {"MIRRORS": "http://nearer.example/"}, "http://nearer.example/"),
+        ("wmt16_ro_en", "prepare", {"ROMANIAN": "plain"}, "--romanian plain"),
+        ("wmt16_ro_en", "prepare", {"SEPARATE": "1"}, "/nonexistent/out/kept/train.ro:ro --codes"),
+        ("iwslt16_de_en", "download", {"YEAR": "2017"}, "2017-01-trnted/texts/en/de/en-de.tgz"),
     ],
 )
 def test_a_variable_changes_what_is_done(recipe: str, step: str, variables: Dict[str, str], word: str) -> None:
@@ -376,20 +396,20 @@ def flag_of(outcome: Outcome, name: str) -> str:
     return words[words.index(name) + 1]
 
 
-@pytest.mark.parametrize("step", ["1_download", "5_mask_predict"])
-def test_a_step_may_be_called_from_its_own_folder(step: str) -> None:
+@pytest.mark.parametrize("step", ["download", "mask_predict"])
+def test_a_recipe_may_be_called_from_its_own_folder(step: str) -> None:
     outcome = preview("wmt14_en_de", step, ROOT / "examples" / "wmt14_en_de")
-    assert outcome.code == 0 and "== " in outcome.stdout, outcome.stderr
+    assert outcome.code == 0 and "\n# " in outcome.stdout, outcome.stderr
     assert not Path("/nonexistent").exists()
 
 
 @pytest.mark.parametrize(
     ("gpus", "machines", "step", "expected"),
     [
-        ("8", "1", "5_mask_predict", ("8", "8000", "2")),
-        ("1", "2", "5_mask_predict", ("2", "8000", "8")),
-        ("0", "1", "5_mask_predict", ("1", "8000", "16")),
-        ("8", "1", "5_iterative_refinement", ("2", "1024", "1")),
+        ("8", "1", "mask_predict", ("8", "8000", "2")),
+        ("1", "2", "mask_predict", ("2", "8000", "8")),
+        ("0", "1", "mask_predict", ("1", "8000", "16")),
+        ("8", "1", "iterative_refinement", ("2", "1024", "1")),
     ],
 )
 def test_an_update_has_the_papers_tokens_on_any_number_of_gpus(
@@ -403,9 +423,9 @@ def test_an_update_has_the_papers_tokens_on_any_number_of_gpus(
 
 def test_few_tokens_are_the_first_machines_alone() -> None:
     many = {"GPUS": "8", "MACHINES": "2", "MASTER": "host:1"}
-    first = preview("wmt14_en_de", "5_iterative_refinement", **many)
+    first = preview("wmt14_en_de", "iterative_refinement", **many)
     assert "\nfairseq-train " in first.stdout and flag_of(first, "--distributed-world-size") == "2"
-    second = preview("wmt14_en_de", "5_iterative_refinement", MACHINE="1", **many)
+    second = preview("wmt14_en_de", "iterative_refinement", MACHINE="1", **many)
     assert second.code == 0 and "fairseq-train" not in second.stdout
 
 
@@ -421,48 +441,47 @@ def test_few_tokens_are_the_first_machines_alone() -> None:
     ],
 )
 def test_a_variable_that_cannot_be_is_one_line(variables: Dict[str, str], complaint: str, tmp_path: Path) -> None:
-    outcome = preview("wmt14_en_de", "5_mask_predict", **{"OUT": str(tmp_path), **variables})
+    outcome = preview("wmt14_en_de", "mask_predict", **{"OUT": str(tmp_path), **variables})
     assert outcome.code == 2 and complaint in outcome.stderr and outcome.stderr.count("\n") == 1
 
 
 def test_the_gpus_of_the_user_are_those_that_are_used(tmp_path: Path) -> None:
-    line = f'source {ROOT}/examples/wmt14_en_de/recipe.sh; echo "$GPUS $CUDA_VISIBLE_DEVICES ${{DEVICE[*]}}"'
+    recipe = tmp_path / "run.sh"
+    setting = "SOURCE=de TARGET=en SIZE=tiny ARCHIVES=() TEXTS=()"
+    line = 'echo "$GPUS $CUDA_VISIBLE_DEVICES ${DEVICE[*]}"'
+    recipe.write_text(f"{setting}\nsource {ROOT}/examples/recipe.sh\n{line}\n")
     for given, expected in (({}, "2 3,5 "), ({"GPUS": "1"}, "1 3 "), ({"GPUS": "0"}, "0  --cpu")):
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "3,5", "OUT": str(tmp_path), **given}
-        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment, timeout=60)
+        done = subprocess.run(["bash", recipe], capture_output=True, text=True, env=environment, timeout=60)
         assert done.stdout == expected + "\n", done.stderr
 
 
 def test_an_archive_that_changed_since_it_was_first_fetched_is_refused(run: Run, mirror: Any, tmp_path: Path) -> None:
     address, archive = mirror("iwslt16_de_en"), tmp_path / "archives" / "2016-01.tgz"
-    succeed(run("iwslt16_de_en", "1_download", MIRRORS=address))
+    succeed(run("iwslt16_de_en", "download", MIRRORS=address))
     (tmp_path / "out" / "download" / "2016-01.tgz").unlink()
     archive.write_bytes(tgz({"another": b"text"}))
-    outcome = run("iwslt16_de_en", "1_download", MIRRORS=address, PATH=without_network(tmp_path))
+    outcome = run("iwslt16_de_en", "download", MIRRORS=address, PATH=without_network(tmp_path))
     assert outcome.code == 2 and "has another checksum than the one recorded" in outcome.stderr
 
 
 def test_another_machine_goes_on_with_a_training(run: Run, shelf: Any, tmp_path: Path) -> None:
     """Other tokens at once, a later end: the same training; other tokens an update: another, the old one is kept."""
     recipe, models = "iwslt16_de_en", tmp_path / "out" / "models"
-    for step in ("1_download --offline", "2_prepare", "3_teacher"):
-        name, *more = step.split()
-        succeed(run(recipe, name, *more, *([shelf(recipe)] if more else [])))
-    longer = succeed(run(recipe, "3_teacher", MAX_TOKENS="1000", UPDATES="40"))
+    succeed(run(recipe, "download", "prepare", "teacher", OFFLINE=shelf(recipe)))
+    longer = succeed(run(recipe, "teacher", MAX_TOKENS="1000", UPDATES="40"))
     log = (tmp_path / "out" / "logs" / "teacher.log").read_text()
     assert "@ 30 updates" in log and "put aside" not in longer.stdout
-    other = succeed(run(recipe, "3_teacher", TOKENS="900", UPDATES="3"))
+    other = succeed(run(recipe, "teacher", TOKENS="900", UPDATES="3"))
     assert "put aside" in other.stdout and (models / "teacher.before" / "checkpoint_last.pt").exists()
-    assert "done before" in succeed(run(recipe, "3_teacher", TOKENS="900", UPDATES="3", MAX_TOKENS="300")).stdout
-    downloaded = succeed(run(recipe, "1_download", "--offline", tmp_path / "archives"))
-    assert "done before" in downloaded.stdout and "done before" in run(recipe, "2_prepare").stdout
-    assert "nothing decodes as cmlm-t99" in run(recipe, "6_decode", "cmlm-t99").stderr
+    assert are_done_before(run(recipe, "teacher", TOKENS="900", UPDATES="3", MAX_TOKENS="300"))
+    assert are_done_before(run(recipe, "download", "prepare", OFFLINE=tmp_path / "archives"))
+    assert "nothing decodes as cmlm-t99" in run(recipe, "decode", IDS="cmlm-t99").stderr
 
 
 def test_a_valid_set_may_be_held_out_of_any_corpus(run: Run, shelf: Any, tmp_path: Path) -> None:
-    succeed(run("wmt14_en_de", "1_download", "--offline", shelf("wmt14_en_de")))
-    first = succeed(run("wmt14_en_de", "2_prepare", HOLD_OUT="10"))
+    folder = shelf("wmt14_en_de")
+    first = succeed(run("wmt14_en_de", "download", "prepare", OFFLINE=folder, HOLD_OUT="10"))
     assert "23 of them to" in first.stderr and "extract-valid" not in first.stdout
     assert (tmp_path / "out" / "bpe" / "valid.en").read_text().count("\n") == 23
-    again = succeed(run("wmt14_en_de", "2_prepare", HOLD_OUT="10"))
-    assert {line.split(": ")[1] for line in again.stdout.splitlines() if line} == {"done before"}
+    assert are_done_before(run("wmt14_en_de", "prepare", HOLD_OUT="10"))

@@ -2,60 +2,82 @@
 
 import argparse
 import gzip
-import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Set, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Set, Tuple
 from unittest import mock
 
 import pytest
 from fairseq import options
 from fairseq.models import MODEL_REGISTRY
 
-import benchmark
-import engine
 import nar_plugin  # noqa: F401  (registers what the commands name)
 from nar_plugin.architectures.base import DecodingModel
+from nar_tools import cli
+from nar_tools.errors import ToolError
+from nar_tools.measure import entrants
+from nar_tools.measure.interactive import Interactive
+from nar_tools.measure.system import System
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
 READMES = sorted(path for path in ROOT.rglob("README.md") if not {".venv", "out"} & set(path.parts))
-RECIPES = sorted(ROOT.glob("examples/*/run.sh"))
-WHOLE = {"quickstart": ["--all"], "multi30k": ["--retrain"]}
-"""The arguments with which a recipe does everything; those of WMT and IWSLT do so without any."""
-CORPORA = [recipe for recipe in RECIPES if recipe.parent.name not in WHOLE]
+RECIPES = sorted(EXAMPLES.glob("*/run.sh"))
+QUICKSTART, MULTI30K = (EXAMPLES / name / "run.sh" for name in ("quickstart", "multi30k"))
+CORPORA = [recipe for recipe in RECIPES if recipe not in (QUICKSTART, MULTI30K)]
+METHODS = {path.stem for path in EXAMPLES.glob("methods/*.sh")} - {"teacher"}
+WHOLE = {"METHODS": "all", "RETRAIN": "1"}
+"""Variables with which every recipe does everything."""
 PARSERS: Dict[str, Callable[[], object]] = {
     "fairseq-preprocess": options.get_preprocessing_parser,
     "fairseq-train": options.get_training_parser,
     "fairseq-generate": options.get_generation_parser,
     "fairseq-interactive": options.get_interactive_generation_parser,
 }
+Command = List[str]
 
 
-def commands_of(text: str) -> List[List[str]]:
-    """The command lines in the bash blocks of a README, pipes taken apart and redirections left out."""
-    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-    commands: List[List[str]] = []
-    for line in lines:
-        words = shlex.split(re.sub(r"^(\w+=\S+ )+", "", line), comments=True)
-        commands.append([])
-        for word in words:
-            if word in ("|", "&&", ";"):
-                commands.append([])
-            elif word in (">", "2>", "<"):
-                commands[-1].append("\0")
-            elif commands[-1][-1:] == ["\0"]:
-                commands[-1].pop()
-            else:
-                commands[-1].append(word)
+def name_of(recipe: Path) -> str:
+    return recipe.parent.name
+
+
+def commands_in(line: str) -> List[Command]:
+    """The commands of a line, pipes taken apart; without variables before them, redirections and comments."""
+    commands: List[Command] = [[]]
+    is_file = False
+    for word in shlex.split(line, comments=True):
+        if word in ("|", "&&", ";"):
+            commands.append([])
+        elif word == "2>/dev/null":
+            continue
+        elif word in (">", "2>", "<"):
+            is_file = True
+        elif is_file:
+            is_file = False
+        elif word != "2>&1" and (commands[-1] or not re.match(r"\w+=", word)):
+            commands[-1].append(word)
     return [command for command in commands if command]
 
 
-def assert_parses(command: List[str]) -> None:
+def commands_of(text: str) -> List[Command]:
+    """The commands in the bash blocks of a README."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [command for line in lines for command in commands_in(line)]
+
+
+def steps_of(recipe: Path) -> Set[str]:
+    """What may be named behind a recipe."""
+    files = [EXAMPLES / "recipe.sh", recipe]
+    steps = {step for file in files for step in re.findall(r"^ *do_(\w+)\(\)", file.read_text(), re.MULTILINE)}
+    return steps | METHODS
+
+
+def assert_parses(command: Command) -> None:
     """Raises or exits where the program would refuse the flags; programs of others are not our concern.
 
     Of commands that differ in folders and digits alone one is parsed.
@@ -65,7 +87,7 @@ def assert_parses(command: List[str]) -> None:
         return
     program, *flags = command
     if program == "fairseq-generate":
-        engine.configuration(flags)
+        System.configuration(flags)
     elif program in PARSERS:
         flags = [str(ROOT / "nar_plugin") if flag == "nar_plugin" else flag for flag in flags]
         with mock.patch.object(sys, "argv", [program, *flags]):
@@ -74,10 +96,12 @@ def assert_parses(command: List[str]) -> None:
             else:
                 options.parse_args_and_arch(PARSERS[program](), input_args=flags)
     elif program in ("bash", "python") and flags[0].endswith((".sh", ".py")):
-        assert (ROOT / flags[0]).exists(), f"{flags[0]} does not exist"
-        assert_parses(flags)
-    elif program.startswith("scripts/") and program.endswith(".py"):
-        assert_script_parses(program, flags)
+        file = ROOT / flags[0]
+        assert file.exists(), f"{flags[0]} does not exist"
+        if file.name == "run.sh":
+            assert set(flags[1:]) <= steps_of(file), f"{shlex.join(command)}: no such step"
+    elif program == "nar":
+        assert_verb_parses(flags[0], flags[1:])
     PARSED.add(shape)
 
 
@@ -86,32 +110,55 @@ ARCHITECTURES = tuple(name for name, model in MODEL_REGISTRY.items() if issubcla
 
 
 class Parsed(BaseException):
-    """The flags were accepted; the program need not go on."""
+    """The flags were accepted, and the program need not go on; some are left to others."""
+
+    def __init__(self, left: Sequence[str]) -> None:
+        self.left = list(left)
 
 
-def assert_script_parses(script: str, flags: List[str]) -> None:
-    """Runs a script of ours until its flags are parsed."""
+def assert_verb_parses(verb: str, flags: Sequence[str]) -> None:
+    """Runs a verb of ``nar`` until its flags are parsed, and parses those that it hands on to fairseq."""
+    if verb == "accuracy":
+        System.configuration(flags)
+        return
+    with pytest.raises(Parsed) as parsed:
+        run_until_parsed(verb, flags)
+    left, behind = parsed.value.left, flags[list(flags).index("--") + 1 :] if "--" in flags else ()
+    if verb == "show":
+        Interactive.configuration(left)
+    elif verb == "latents":
+        System.configuration(left)
+    else:
+        assert not left, f"nar {verb} knows no {left[0]}"
+    if verb == "train":
+        assert_parses(list(behind))
+    if verb == "distill":
+        assert_parses(["fairseq-generate", "data", "--path", "teacher.pt", *behind])
 
-    def stop_after(parse: Any) -> Callable[..., Any]:
+
+def run_until_parsed(verb: str, flags: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser
+    depth = 0
+
+    def stop_after(parse: Callable[..., Any]) -> Callable[..., Any]:
+        """The outermost call alone: one kind calls the other, and both those of subcommands."""
+
         def parse_and_stop(*args: Any, **options: Any) -> Any:
-            parse(*args, **options)
-            raise Parsed
+            nonlocal depth
+            depth += 1
+            found = parse(*args, **options)
+            depth -= 1
+            if depth == 0:
+                raise Parsed(found[1] if isinstance(found, tuple) else ())
+            return found
 
         return parse_and_stop
 
-    if script.endswith("masked_accuracy.py"):
-        engine.configuration(flags)
-        return
-    parser = argparse.ArgumentParser
-    main = importlib.import_module(Path(script).stem).main
-    is_partly_ours = script.endswith("show_refinement.py") or flags[:1] == ["latents"]  # the rest is fairseq's
-    name = "parse_known_args" if is_partly_ours else "parse_args"
     with (
-        mock.patch.object(sys, "argv", [script, *flags]),
-        mock.patch.object(parser, name, stop_after(getattr(parser, name))),
-        pytest.raises(Parsed),
+        mock.patch.object(parser, "parse_args", stop_after(parser.parse_args)),
+        mock.patch.object(parser, "parse_known_args", stop_after(parser.parse_known_args)),
     ):
-        main()
+        cli.main([verb, *flags])
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -122,10 +169,21 @@ def test_every_command_of_a_readme_parses(readme: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "command", ["python scripts/report.py results.json --nothing", "python scripts/release.py eat folder"]
+    "command",
+    [
+        "nar report results.json --nothing",
+        "nar release eat folder",
+        "nar nothing",
+        "nar prepare apply --input a --lang de --codes codes --output b --nothing",
+        "nar distill --data data --nothing",
+        "nar distill --data data -- --nothing",
+        "nar show data --path model.pt --nothing",
+        "nar train student --log log -- fairseq-train data --user-dir nar_plugin --arch mask_predict --nothing",
+        "bash examples/quickstart/run.sh nothing",
+    ],
 )
-def test_a_wrong_flag_of_a_script_is_found(command: str) -> None:
-    with pytest.raises(SystemExit):
+def test_a_wrong_word_of_a_command_is_found(command: str) -> None:
+    with pytest.raises((SystemExit, AssertionError, ToolError)):
         assert_parses(shlex.split(command))
 
 
@@ -137,52 +195,81 @@ def test_a_wrong_flag_in_a_readme_is_found() -> None:
         assert_parses(command)
 
 
-def recorded(recipe: Path, out: Path, *arguments: str, **more: str) -> List[List[str]]:
-    """What a recipe runs, by a run with stubs in place of the programs, under more variables."""
-    record = out / "commands"
-    stubs = {"BASH_ENV": str(ROOT / "tests" / "recipe_stubs.sh"), "RECORD": str(record)}
-    variables = {**stubs, "OUT": str(out), "CHECKSUMS": os.devnull, **more}
-    done = subprocess.run(
-        ["bash", str(recipe), *arguments], env={**os.environ, **variables}, capture_output=True, text=True, timeout=120
+def test_lines_are_taken_apart() -> None:
+    line = 'A=1 B="2 3" nar one --x=1 2>&1 | tee -a "a file" > /dev/null && nar two < in # three'
+    assert commands_in(line) == [["nar", "one", "--x=1"], ["tee", "-a", "a file"], ["nar", "two"]]
+
+
+def called(recipe: Path, *steps: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        ["bash", str(recipe), *steps], env=environment, capture_output=True, text=True, timeout=120, cwd=ROOT
     )
+
+
+def recorded(recipe: Path, out: Path, *steps: str, **more: str) -> List[Command]:
+    """What a call of a recipe runs, with stubs in place of the programs, under more variables."""
+    record = out / "commands"
+    before = len(list(record.iterdir())) if record.exists() else 0
+    stubs = {"BASH_ENV": str(ROOT / "tests" / "recipe_stubs.sh"), "RECORD": str(record)}
+    done = called(recipe, *steps, **{**stubs, "OUT": str(out), "CHECKSUMS": os.devnull, **more})
     assert done.returncode == 0, done.stderr[-2000:]
-    return [path.read_text(encoding="utf-8").split("\0")[:-1] for path in sorted(record.iterdir())]
+    return [path.read_text(encoding="utf-8").split("\0")[:-1] for path in sorted(record.iterdir())[before:]]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
+def program(command: Command) -> str:
+    return f"nar {command[1]}" if command[0] == "nar" else Path(command[0]).name
+
+
+def programs(commands: List[Command]) -> List[str]:
+    return [program(command) for command in commands]
+
+
+def option(command: Command, name: str) -> str:
+    """Its last value, which is the one that counts."""
+    return command[len(command) - command[::-1].index(name)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recipe: Path, tmp_path: Path) -> None:
-    whole = WHOLE.get(recipe.parent.name, [])
-    commands = recorded(recipe, tmp_path, *whole)
-    programs = [command[0] for command in commands]
-    assert {"fairseq-preprocess", "fairseq-train", "fairseq-generate"} <= set(programs)
+    commands = recorded(recipe, tmp_path, **WHOLE)
+    assert {"fairseq-preprocess", "fairseq-train", "nar train", "nar distill"} <= set(programs(commands))
     for command in commands:
         assert_parses(command)
-        if command[0].endswith("benchmark.py"):
-            systems = [command[i + 2] for i, word in enumerate(command) if word == "--system"]
-            for flags in [*systems, command[command.index("--teacher") + 1]]:
-                assert shlex.split(flags)[0] == "--train"
-                assert_parses(["fairseq-generate", "data", *shlex.split(benchmark.system_of("a", flags).flags)])
-    if recipe in CORPORA:
-        assert_every_architecture_is_trained(commands, recipe.parent.name)
+        if program(command) == "nar benchmark":
+            assert_systems_parse(command)
+    assert_every_architecture_is_trained(commands, name_of(recipe) if recipe in CORPORA else "small")
+    last = "nar score" if recipe in CORPORA else "nar report"
+    again = recorded(recipe, tmp_path, **WHOLE)
+    assert programs(again) == [last], "a finished step was done again"
+    others = {"CUDA_VISIBLE_DEVICES": "0,1,2", "GPUS": "2", "JOBS": "7", "MAX_TOKENS": "1000", "AT_ONCE": "3"}
+    machines = {"MACHINES": "2", "MASTER": "host:29500"}
+    again = recorded(recipe, tmp_path, **WHOLE, **others, **machines)
+    assert programs(again) == [last], "other devices are no reason"
     if recipe == MULTI30K:
         assert_seeds_are_trained_and_measured(commands)
-    again = recorded(recipe, tmp_path, *whole)[len(commands) :]
-    last = "report.py" if whole else "expected.py"
-    assert [Path(command[0]).name for command in again] == [last], "a finished step was done again"
-    if recipe == MULTI30K:
         next(tmp_path.rglob("lanmt_refiner_energy-distilled-seed3.pt")).unlink()
         with pytest.raises(AssertionError, match="gap-lanmt_refiner needs .*energy-distilled-seed3"):
-            recorded(recipe, tmp_path, "--only", "gap-lanmt_refiner")
+            recorded(recipe, tmp_path, "measure", **WHOLE)
 
 
-def assert_every_architecture_is_trained(commands: List[List[str]], size: str) -> None:
-    archs = {command[command.index("--arch") + 1] for command in commands if "--arch" in command}
-    assert {f"{name}_{size}" for name in ARCHITECTURES} <= archs, "a 5_*.sh is missing"
+def assert_systems_parse(benchmark: Command) -> None:
+    systems = [benchmark[i + 2] for i, word in enumerate(benchmark) if word == "--system"]
+    assert systems
+    for flags in [*systems, option(benchmark, "--teacher")]:
+        assert shlex.split(flags)[0] == "--train"
+        decode = entrants.entrant_of("a", flags.replace("LENGTH", "10")).flags
+        assert_parses(["fairseq-generate", "data", *shlex.split(decode)])
 
 
-def assert_seeds_are_trained_and_measured(commands: List[List[str]]) -> None:
-    trainings = {Path(option(command, "--save-dir")).name: command for command in commands if "--arch" in command}
-    measured = " ".join(word for command in commands if command[0].endswith("benchmark.py") for word in command)
+def assert_every_architecture_is_trained(commands: List[Command], size: str) -> None:
+    archs = {option(command, "--arch") for command in commands if command[0] == "fairseq-train"}
+    assert {f"{name}_{size}" for name in ARCHITECTURES} <= archs, "a file in methods/ is missing"
+
+
+def assert_seeds_are_trained_and_measured(commands: List[Command]) -> None:
+    trainings = {Path(option(each, "--save-dir")).name: each for each in commands if each[0] == "fairseq-train"}
+    measured = " ".join(word for command in commands if program(command) == "nar benchmark" for word in command)
     seeded = {name: command for name, command in trainings.items() if "-seed" in name}
     assert seeded
     for name, command in seeded.items():
@@ -191,9 +278,32 @@ def assert_seeds_are_trained_and_measured(commands: List[List[str]]) -> None:
         assert f"{name}.pt" in measured
 
 
-def option(command: List[str], name: str) -> str:
-    """Its last value, which is the one that counts."""
-    return command[len(command) - command[::-1].index(name)]
+def printed(recipe: Path, out: Path, *steps: str, **variables: str) -> List[Command]:
+    """The commands of a dry run, which must be lines that bash reads, and must do nothing."""
+    done = called(recipe, *steps, DRY_RUN="1", OUT=str(out), **variables)
+    assert done.returncode == 0, done.stderr[-2000:]
+    subprocess.run(["bash", "-n"], input=done.stdout, check=True, text=True)
+    assert not out.exists(), "it did something"
+    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
+    return [command for line in lines for command in commands_in(line)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_a_dry_run_prints_the_commands_and_does_nothing(recipe: Path, tmp_path: Path) -> None:
+    commands = printed(recipe, tmp_path / "out", **WHOLE)
+    for command in commands:
+        assert_parses(command)
+    assert_every_architecture_is_trained(commands, name_of(recipe) if recipe in CORPORA else "small")
+    assert {"fairseq-preprocess", "nar distill", "nar average"} <= set(programs(commands))
+
+
+def test_a_dry_run_prints_what_would_be_run(tmp_path: Path) -> None:
+    """Word for word, but for `nar train`, without which the printed command is fairseq's own."""
+    out, variables = tmp_path / "out", {"METHODS": "mask_predict", "AT_ONCE": "1", "CHECKSUMS": os.devnull}
+    known = {"nar", "fairseq-preprocess", "fairseq-train", "fairseq-generate", "make_corpus.py", "python"}
+    before = [command for command in printed(QUICKSTART, out, **variables) if command[0] in known]
+    run = [command for command in recorded(QUICKSTART, out, **variables) if program(command) != "nar train"]
+    assert [command[command[0] == "python" :] for command in before] == run
 
 
 @pytest.mark.parametrize(
@@ -201,38 +311,26 @@ def option(command: List[str], name: str) -> str:
 )
 def test_a_dry_run_prints_the_commands_for_many_gpus(recipe: Path, cluster: Dict[str, str], tmp_path: Path) -> None:
     many = {"GPUS": "8", "MACHINES": "2", "PRECISION": "bf16", **cluster}
-    environment = {**os.environ, "DRY_RUN": "1", "OUT": str(tmp_path / "out"), **many}
-    done = subprocess.run(["bash", str(recipe)], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    printed = [shlex.split(line) for line in done.stdout.splitlines() if line.endswith(" ")]
-    commands = [command[command.index("fairseq-train") :] for command in printed if "fairseq-train" in command]
-    assert len(commands) >= 4 and all("--bf16" in command and "--cpu" not in command for command in commands)
-    starts = {command[0] for command in printed if "--arch" in command}
+    commands = printed(recipe, tmp_path / "out", **many)
+    trainings = [command for command in commands if "fairseq-train" in command]
+    starts = {command[0] for command in trainings}
     assert starts == {"fairseq-train", "srun" if "SLURM_JOB_ID" in cluster else "torchrun"}, "small ones by one machine"
-    for command in [*commands, *(command for command in printed if "fairseq-train" not in command)]:
-        assert_parses(command)
-    assert not any("find-unused" in word for command in printed for word in command)
-    assert not list(tmp_path.rglob("*.*")), "it did something"
+    assert len(trainings) >= 4 and all("--bf16" in command and "--cpu" not in command for command in trainings)
+    for command in commands:
+        assert_parses(command[command.index("fairseq-train") if command in trainings else 0 :])
+    assert not any("find-unused" in word for command in commands for word in command)
 
 
-@pytest.mark.parametrize(
-    "recipe", [recipe for recipe in RECIPES if recipe not in CORPORA], ids=lambda path: path.parent.name
-)
-def test_a_step_whose_input_was_made_anew_is_done_again(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = WHOLE[recipe.parent.name]
-    monkeypatch.setenv("METHODS", "mask_predict")
-    commands = recorded(recipe, tmp_path, *arguments)
+@pytest.mark.parametrize("recipe", [QUICKSTART, MULTI30K], ids=name_of)
+def test_a_step_whose_input_was_made_anew_is_done_again(recipe: Path, tmp_path: Path) -> None:
+    variables = {"METHODS": "mask_predict", "RETRAIN": "1"}
+    recorded(recipe, tmp_path, **variables)
     os.utime(tmp_path / "models" / "teacher.pt", (1, 1))
-    again = [Path(command[0]).name for command in recorded(recipe, tmp_path, *arguments)[len(commands) :]]
-    assert "collect_distilled.py" in again and "benchmark.py" in again and "make_corpus.py" not in again
+    again = programs(recorded(recipe, tmp_path, **variables))
+    assert "nar distill" in again and "nar benchmark" in again
+    assert "make_corpus.py" not in again and "nar fetch" not in again
     (tmp_path / "codes").write_text("cut")
-    again = recorded(recipe, tmp_path, *arguments)[len(commands) + len(again) :]
-    assert "prepare_text.py" in [Path(command[0]).name for command in again]
-
-
-MULTI30K = ROOT / "examples" / "multi30k" / "run.sh"
+    assert "nar prepare" in programs(recorded(recipe, tmp_path, **variables))
 
 
 @pytest.fixture
@@ -247,63 +345,74 @@ def release(tmp_path: Path) -> Path:
     return folder
 
 
-def test_multi30k_begins_with_the_released_teacher(
-    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RELEASE", str(release))
-    monkeypatch.setenv("METHODS", "mask_predict")
+def test_multi30k_begins_with_the_released_teacher(release: Path, tmp_path: Path) -> None:
+    variables = {"RELEASE": str(release), "METHODS": "mask_predict"}
     out = tmp_path / "out"
-    commands = recorded(MULTI30K, out)
+    commands = recorded(MULTI30K, out, **variables)
     for command in commands:
         assert_parses(command)
-    scripts = [[Path(command[0]).name, *command[1:]] for command in commands]
-    assert ["release.py", "check", str(release)] in scripts
+    assert ["nar", "release", "check", str(release)] in commands
     texts = [str(out / "bpe" / f"train.{lang}") for lang in ("de", "en")]
-    assert ["release.py", "check", str(release), "--made-from", *texts] in scripts
-    assert not any(name == "collect_distilled.py" or "learn" in words[:1] for name, *words in scripts)
-    saved = [command[command.index("--save-dir") + 1] for command in commands if command[0] == "fairseq-train"]
+    assert ["nar", "release", "check", str(release), "--made-from", *texts] in commands
+    assert "nar distill" not in programs(commands)
+    assert not any(command[:3] == ["nar", "prepare", "learn"] for command in commands)
+    saved = [option(command, "--save-dir") for command in commands if command[0] == "fairseq-train"]
     assert str(out / "models" / "teacher") not in saved and str(out / "models" / "mask_predict-distilled") in saved
     first = next(command for command in commands if command[0] == "fairseq-preprocess")
-    assert first[first.index("--srcdict") + 1] == str(release / "dict.txt")
+    assert option(first, "--srcdict") == str(release / "dict.txt")
     assert (out / "codes").read_text() == "codes" and (out / "distilled" / "train.en").read_text() == "a house\n"
-    again = recorded(MULTI30K, out)[len(commands) :]
-    assert [Path(command[0]).name for command in again] == ["report.py"]
+    assert programs(recorded(MULTI30K, out, **variables)) == ["nar report"]
     (release / "codes").write_text("of a newer release")
-    names = [Path(command[0]).name for command in recorded(MULTI30K, out)[len(commands) + len(again) :]]
-    assert "prepare_text.py" in names and "fairseq-train" in names
+    again = programs(recorded(MULTI30K, out, **variables))
+    assert "nar prepare" in again and "fairseq-train" in again
 
 
 @pytest.mark.parametrize(
-    ("variables", "done_again"),
+    ("variables", "done_again", "not_again"),
     [
-        ({"MERGES": "100"}, "prepare_text.py"),
-        ({"TEST": "test_2017_flickr"}, "curl"),
-        ({"URL": "http://elsewhere"}, "curl"),
-        ({"ALLOW_NOISE": "1"}, "benchmark.py"),
-        ({"SEED": "2"}, "fairseq-train"),
+        ({"MERGES": "100"}, "nar prepare", "nar fetch"),
+        ({"TEST": "test_2017_flickr"}, "nar fetch", "nar assemble"),
+        ({"URL": "http://elsewhere"}, "nar fetch", "nar assemble"),
+        ({"ALLOW_NOISE": "1"}, "nar benchmark", "fairseq-train"),
+        ({"SEED": "2"}, "fairseq-train", "nar prepare"),
     ],
 )
 def test_what_depends_on_a_variable_is_done_again_when_it_changes(
-    variables: Dict[str, str], done_again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variables: Dict[str, str], done_again: str, not_again: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("METHODS", "mask_predict")
-    commands = recorded(MULTI30K, tmp_path, "--retrain")
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    again = recorded(MULTI30K, tmp_path, "--retrain")[len(commands) :]
-    assert done_again in [Path(command[0]).name for command in again]
+    one = {"METHODS": "mask_predict", "RETRAIN": "1"}
+    recorded(MULTI30K, tmp_path, **one)
+    again = programs(recorded(MULTI30K, tmp_path, **one, **variables))
+    assert done_again in again
+    if not_again != "nar assemble":  # of other files all is new
+        assert not_again not in again
 
 
-def test_one_method_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An autoregressive one: its rows make no figure of steps."""
-    monkeypatch.setenv("METHODS", "deep_shallow")
-    commands = recorded(MULTI30K, tmp_path, "--retrain")
-    figures = [command[command.index("--figure") + 1] for command in commands if "--figure" in command]
-    assert figures[:2] == ["latency", "speed"] and "steps" not in figures
+def test_one_method_alone(tmp_path: Path) -> None:
+    """An autoregressive one: without rows of the others, and without pictures of passes."""
+    commands = recorded(MULTI30K, tmp_path, METHODS="deep_shallow", RETRAIN="1")
+    figures = [command for command in commands if "--figure" in command]
+    assert [program(command) for command in figures] == ["nar report", "nar curve"]
+    assert not {"nar show", "nar latents"} & set(programs(commands))
     assert not any("mask_predict" in word for command in commands for word in command)
 
 
-def test_wrong_options_of_a_recipe_are_one_line(tmp_path: Path) -> None:
-    for arguments in (["--nothing"], ["--only"]):
-        done = subprocess.run(["bash", str(MULTI30K), *arguments], capture_output=True, text=True)
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and arguments[0] in done.stderr
+@pytest.mark.parametrize("recipe", [QUICKSTART, MULTI30K, CORPORA[0]], ids=name_of)
+def test_a_step_or_method_that_does_not_exist_is_one_line(recipe: Path, tmp_path: Path) -> None:
+    for steps, methods in ((["--nothing"], "all"), (["prepare", "nothing"], "all"), ([], "mask_predict nothing")):
+        done = called(recipe, *steps, OUT=str(tmp_path / "out"), METHODS=methods)
+        assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1
+        assert re.search("no step or method (--)?nothing", done.stderr)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_help_names_the_steps_and_the_methods(recipe: Path, tmp_path: Path) -> None:
+    done = called(recipe, "--help", OUT=str(tmp_path / "out"))
+    assert done.returncode == 0 and f"bash examples/{name_of(recipe)}/run.sh [STEP...]" in done.stdout
+    listed = [re.findall(r"\w+", line.split(":")[1]) for line in done.stdout.splitlines()[-3:]]
+    assert set(listed[0]) | set(listed[1]) == steps_of(recipe) and set(listed[1]) == METHODS
+    assert set(listed[2]) <= set(listed[0])
+
+
+def test_the_recipes_are_few_files() -> None:
+    assert len(list(EXAMPLES.rglob("*.sh"))) <= 25

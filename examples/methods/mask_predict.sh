@@ -1,10 +1,29 @@
-# shellcheck shell=bash disable=SC2034
-# Mask-predict: Ghazvininejad et al. 2019, section 4.1 and the command of the release; five lengths.
-FLAGS=(--arch "mask_predict_$SIZE" --criterion token_length --label-smoothing 0.1 --adam-betas "(0.9, 0.999)" --adam-eps 1e-6
-  --weight-decay 0.01 --lr 5e-4 --lr-scheduler inverse_sqrt --warmup-updates 10000 --warmup-init-lr 1e-7
-  --eval-bleu-args '{"iter_decode_max_iter": 3}')
-DECODES=(
-  "cmlm-t1 --iter-decode-max-iter 0 --iter-decode-with-beam 5"
-  "cmlm-t4 --iter-decode-max-iter 3 --iter-decode-with-beam 5"
-  "cmlm-t10 --iter-decode-max-iter 9 --iter-decode-with-beam 5"
-)
+# Mask-predict: Ghazvininejad et al. 2019, section 4.1 and the command of the release; five lengths, on Multi30k one and two.
+ID=cmlm CRITERION=token_length BASELINE=beam4 SHOWN=(--iter-decode-max-iter 3)
+OVERFIT_WAY=(--iter-decode-max-iter 9 --iter-decode-with-beam 2)
+case $CORPUS in
+  quickstart)
+    DATASETS=(raw distilled) BASELINE=beam5
+    for passes in 1 4; do way "t$passes" --iter-decode-max-iter $((passes - 1)); done
+    ;;
+  multi30k)
+    DATASETS=(raw distilled)
+    FLAGS=(--dropout 0.1 --lr 2e-3 --max-epoch 50 --eval-bleu-args '{"iter_decode_max_iter": 3}')
+    if [[ $DATA == raw ]]; then FLAGS+=(--max-epoch 25); fi # from there on it overfits
+    for passes in 1 2 4 10; do
+      way "t$passes-l1" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 1
+      way "t$passes" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 2
+    done
+    # Is it the length? The reference's own, more of them, the teacher's choice among them.
+    for passes in 1 4 10; do explain "t$passes-gold" --iter-decode-max-iter $((passes - 1)) --gold-target-len; done
+    explain t10-l5 --iter-decode-max-iter 9 --iter-decode-with-beam 5
+    explain t10-l5-rescored --iter-decode-max-iter 9 --iter-decode-with-beam 5 --iter-decode-with-external-reranker
+    for passes in 1 4 10; do timed "t$passes-l1" --iter-decode-max-iter $((passes - 1)) --gold-target-len; done
+    ;;
+  *)
+    if [[ $CORPUS == wmt* ]]; then lasts 128000 300000 5; else lasts 32000 100000 5; fi
+    FLAGS=(--label-smoothing 0.1 --adam-betas "(0.9, 0.999)" --adam-eps 1e-6 --weight-decay 0.01 --lr 5e-4
+      --lr-scheduler inverse_sqrt --warmup-updates 10000 --warmup-init-lr 1e-7 --eval-bleu-args '{"iter_decode_max_iter": 3}')
+    for passes in 1 4 10; do way "t$passes" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 5; done
+    ;;
+esac

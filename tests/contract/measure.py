@@ -1,4 +1,4 @@
-"""A program: what ``scripts/engine.py`` says of a system, as JSON. Its arguments are those of fairseq-generate."""
+"""A program: what the benchmark measures of a system, as JSON. Its arguments are those of fairseq-generate."""
 
 import json
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from engine import Engine  # noqa: E402
+from nar_tools.measure.timed import Timed  # noqa: E402
 
 if __name__ == "__main__":
-    engine = Engine(sys.argv[1:])
-    print(json.dumps({"facts": engine.facts(), "lines": engine.decode_all(), "times": engine.time([0, 1, 2])}))
+    system = Timed(sys.argv[1:])
+    print(json.dumps({"facts": system.facts(), "lines": system.decode_all(), "times": system.time([0, 1, 2])}))

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-import benchmark
-import show_refinement
 from tests.conftest import ADAM, LIMITS, SIZES
 from tests.contract import measure
 from tests.end_to_end.programs import Outcome, complains, console, hypotheses, logged, program, succeed, tagged, texts
 
 FOLDER = Path(__file__).parent / "minimal_plugin"
 TASK = ("--user-dir", FOLDER, "--task", "translation_nar")
+VERB = (sys.executable, "-m", "nar_tools")
 LANGUAGES = ("--source-lang", "src", "--target-lang", "tgt")
 QUIET = ("--no-progress-bar", "--no-epoch-checkpoints", "--num-workers", 0, "--log-format", "json")
 UPDATES = 150
@@ -174,7 +173,8 @@ def test_another_criterion_is_refused(data: Path, tmp_path: Path) -> None:
 def test_its_refinement_is_shown(data: Path, checkpoint: Path, decoded: Outcome, corpus: Path) -> None:
     sentence = (corpus / "test.src").read_text(encoding="utf-8").split("\n")[0]
     options = (data, *TASK, *LANGUAGES, "--path", checkpoint, *CANDIDATES, *REFINED, "--sentence", sentence)
-    outcome = succeed(show_refinement.__file__, *options)
+    outcome = console([*VERB, "show", *options])
+    assert outcome.code == 0, outcome.stderr
     assert "pass 1" in outcome.stdout and "pass 2" in outcome.stdout and "pass 3" not in outcome.stdout
     assert " ".join(line.strip() for line in outcome.lines if "output" in line).endswith(best_of(decoded)[0])
 
@@ -202,7 +202,7 @@ def test_the_benchmark_gives_it_a_row(data: Path, corpus: Path, checkpoint: Path
     flags = " ".join(map(str, [*TASK, "--path", checkpoint, *CANDIDATES, *REFINED]))
     outcome = console(
         [
-            *(sys.executable, benchmark.__file__, data, "--reference", corpus / "test.tgt", *LANGUAGES),
+            *(*VERB, "benchmark", data, "--reference", corpus / "test.tgt", *LANGUAGES),
             *("--output", tmp_path / "results.json", "--system", "least", flags),
             *("--sentences", 4, "--repeats", 1, "--allow-noise"),
         ]

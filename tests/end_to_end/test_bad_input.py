@@ -2,17 +2,15 @@
 
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, List
 
 import pytest
 
 from tests.conftest import ADAM, LIMITS, LONGEST, QUIET, SOURCE_WORDS, STUDENT, toy_pairs
-from tests.end_to_end.programs import PLUGIN, ROOT, TASK, Outcome, console, hypotheses, succeed, tagged, texts
+from tests.end_to_end.programs import PLUGIN, TASK, Outcome, console, hypotheses, script, succeed, tagged, texts
 
 LANGUAGES = ("--source-lang", "src", "--target-lang", "tgt")
-PREPARE = ROOT / "scripts" / "prepare_text.py"
 MALFORMED = [
     b"",
     b" ",
@@ -101,7 +99,7 @@ def raw_text(once: Any) -> Path:
 
 
 def prepare(command: str, *args: Any) -> None:
-    outcome = console([sys.executable, PREPARE, command, *args])
+    outcome = console([script("nar"), "prepare", command, *args])
     assert outcome.code == 0, outcome.stderr
 
 

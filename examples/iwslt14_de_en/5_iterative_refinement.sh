@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# Iterative refinement. The paper has no model of this corpus: as it trained others.
-# shellcheck disable=SC1091,SC2034
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
-METHOD=iterative_refinement TOKENS=${TOKENS:-2048} UPDATES=${UPDATES:-500000} BEST=${BEST:-1}
-source "$HERE/../methods/iterative_refinement.sh"
-begin "${BASH_SOURCE[0]}" learn "$@"

@@ -1,8 +1,0 @@
-#!/usr/bin/env bash
-# Latents on target positions on updates of 4,092 tokens, as the release trained them.
-# shellcheck disable=SC1091,SC2034
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
-METHOD=lanmt_continuous TOKENS=${TOKENS:-4092} UPDATES=${UPDATES:-200000} BEST=${BEST:-1}
-ANNEAL='' LENGTH_BONUS=0.11
-source "$HERE/../methods/lanmt_continuous.sh"
-begin "${BASH_SOURCE[0]}" learn "$@"

@@ -1,0 +1,355 @@
+#!/usr/bin/env bash
+# The steps of every recipe. A corpus's run.sh sets what is its own, sources this file, and ends with `main "$@"`. What it
+# sets, what a file in methods/ sets, and how either is added: examples/README.md.
+HERE=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
+CORPUS=${HERE##*/} OUT=${OUT:-$HERE/out} JOBS=${JOBS:-$(nproc)} OFFLINE=${OFFLINE:+$(realpath "$OFFLINE")}
+# The GPUs that this machine shows, or those of CUDA_VISIBLE_DEVICES; of them the first $GPUS.
+mapfile -t SEEN < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null)
+if [[ -v CUDA_VISIBLE_DEVICES ]]; then IFS=, read -ra SEEN <<<"$CUDA_VISIBLE_DEVICES"; fi
+GPUS=${GPUS:-${#SEEN[@]}}
+CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${SEEN[*]:0:GPUS}")
+export CUDA_VISIBLE_DEVICES
+source "${BASH_SOURCE[0]%/*}/lib.sh"
+RAW=$OUT/raw TOKENIZED=$OUT/tokenized KEPT=$OUT/kept BPE=$OUT/bpe MODELS=$OUT/models DOWNLOAD=$OUT/download PAIR=$SOURCE-$TARGET
+LANGS=("$SOURCE" "$TARGET") CHECKSUMS=${CHECKSUMS:-$HERE/checksums} RESULTS=${RESULTS:-$OUT} SEPARATE=${SEPARATE:-}
+SPLITS=(--validpref "$BPE/valid" --testpref "$BPE/test") DICTIONARY=() CODES_FROM=()
+[[ -n ${DRY_RUN:-} ]] || ((GPUS <= ${#SEEN[@]})) || fail "GPUS=$GPUS, but ${#SEEN[@]} are to be seen"
+ASKED_DATA=${DATA:-} ASKED_TOKENS=${TOKENS:-} ASKED_UPDATES=${UPDATES:-} ASKED_BEST=${BEST:-}
+for DATA in ${DATA:-}; do [[ $DATA == distilled || $DATA == raw ]] || fail "DATA is distilled or raw, not $DATA"; done
+read -ra METHODS <<<"${METHODS:-all}"
+AT_ONCE=${AT_ONCE:-$((GPUS > 0 ? 1 : 2))} # trainings
+
+# What of a command depends on the devices: $DEVICE of any program, $FLOAT of trainings, $HALF of distillation (fairseq-generate
+# knows no bfloat16), $AUTOCAST of those trainings that gain by bfloat16 on a CPU.
+devices() {
+  DEVICE=(--cpu) FLOAT=() HALF=() AUTOCAST=(--cpu-autocast)
+  case ${PRECISION:=fp16} in
+    fp16 | bf16) if ((GPUS > 0)); then FLOAT=("--$PRECISION") HALF=(--fp16); fi ;;
+    fp32) ;;
+    *) fail "PRECISION is fp16, bf16 or fp32, not $PRECISION" ;;
+  esac
+  if ((GPUS > 0)); then DEVICE=() AUTOCAST=(); fi
+  DECODE=(--user-dir "$PLUGIN" --task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET")
+}
+devices
+
+codes() { if [[ -n $SEPARATE ]]; then echo "$OUT/codes.$1"; else echo "$OUT/codes"; fi; }
+
+# take ARCHIVE: one of $ARCHIVES, from the folder $OFFLINE, or else from $MIRRORS or its own addresses
+take() {
+  local words urls
+  read -ra words <<<"$1"
+  read -ra urls <<<"${MIRRORS:-}"
+  urls=("${urls[@]/%//${words[0]}}" "${words[@]:1}")
+  if [[ -n $OFFLINE ]]; then urls=("file://$OFFLINE/${words[0]}"); fi
+  run nar fetch "$DOWNLOAD/${words[0]}" --sums "$CHECKSUMS" "${urls[@]}"
+}
+extract() {
+  local text words from=()
+  for text in "${TEXTS[@]}"; do
+    read -ra words <<<"$text"
+    if [[ ${words[0]} == "$1" ]]; then from+=(--from "$DOWNLOAD/${words[1]}" "${words[2]}" "$DOWNLOAD/${words[3]}" "${words[4]}"); fi
+  done
+  run nar extract "${from[@]}" ${TITLES:+--titles} --output "$RAW/$1".{"$SOURCE","$TARGET"}
+}
+tokenize() {
+  local lang
+  for lang in "${LANGS[@]}"; do
+    run nar prepare tokenize --input "${TEXTS_OF[@]/%/.$lang}" --lang "$lang" --jobs "$JOBS" "${TOKENIZE[@]}" --output-dir "$TOKENIZED"
+  done
+}
+keep() {
+  local held=(--hold-out "${HOLD_OUT:-}" "$TOKENIZED/valid".{"$SOURCE","$TARGET"})
+  run nar filter --input "$TOKENIZED/train".{"$SOURCE","$TARGET"} --output "$KEPT/train".{"$SOURCE","$TARGET"} \
+    --longest "$LONGEST" --ratio "$RATIO" ${HOLD_OUT:+"${held[@]}"}
+}
+learn_bpe() {
+  local lang learn=(nar prepare learn --tokenized --merges "$MERGES")
+  if [[ -z $SEPARATE ]]; then
+    run "${learn[@]}" --input "$KEPT/train.$SOURCE:$SOURCE" "$KEPT/train.$TARGET:$TARGET" --codes "$OUT/codes"
+  else
+    for lang in "${LANGS[@]}"; do run "${learn[@]}" --input "$KEPT/train.$lang:$lang" --codes "$OUT/codes.$lang"; done
+  fi
+}
+apply_bpe() {
+  local lang
+  for lang in "${LANGS[@]}"; do
+    run nar prepare apply --tokenized --input "$KEPT/train.$lang" "$TOKENIZED/valid.$lang" "$TOKENIZED/test.$lang" --lang "$lang" \
+      --jobs "$JOBS" --codes "$(codes "$lang")" --output-dir "$BPE"
+  done
+}
+# binarise FOLDER FLAGS...: fairseq-preprocess of the texts that the flags name, with one dictionary unless $SEPARATE
+binarise() {
+  local command=(fairseq-preprocess --user-dir "$PLUGIN" --source-lang "$SOURCE" --target-lang "$TARGET" --destdir "$1"
+    --workers "$JOBS" "${@:2}")
+  if [[ -z $SEPARATE ]]; then command+=(--joined-dictionary); fi
+  run rm -rf "$1"
+  if [[ -n ${DRY_RUN:-} ]]; then run "${command[@]}" && return; fi
+  mkdir -p "${1%/*}"
+  "${command[@]}" >"$1.log" 2>&1 || fail "fairseq-preprocess failed; see $1.log"
+  echo "of each text: sentences, subwords with the end symbols, and the share that the dictionary lacks"
+  grep -oE '(\[.*(sents|Dictionary)).*' "$1.log"
+}
+
+do_download() {
+  local archive
+  for archive in "${ARCHIVES[@]}"; do step "download-${archive%% *}" to "$DOWNLOAD/${archive%% *}" -- take "$archive"; done
+}
+do_prepare() {
+  local split archives=("${ARCHIVES[@]%% *}") tokenized=() kept=() bpe=("$BPE"/{train,valid,test}.{"$SOURCE","$TARGET"}) TEXTS_OF=()
+  for split in $(printf '%s\n' "${TEXTS[@]%% *}" | grep -v "^${HOLD_OUT:+valid}\$" | sort -u); do
+    TEXTS_OF+=("$RAW/$split")
+    tokenized+=("$TOKENIZED/$split".{"$SOURCE","$TARGET"})
+    if ((${#archives[@]} == 0)); then continue; fi
+    step "extract-$split" from "${archives[@]/#/$DOWNLOAD/}" to "$RAW/$split".{"$SOURCE","$TARGET"} -- extract "$split"
+  done
+  step tokenize from "${tokenized[@]/#$TOKENIZED/$RAW}" to "${tokenized[@]}" -- tokenize
+  if [[ -z ${LONGEST:-} ]]; then KEPT=$TOKENIZED; fi
+  if [[ -n ${HOLD_OUT:-} ]]; then kept=("$TOKENIZED/valid".{"$SOURCE","$TARGET"}); fi
+  kept+=("$KEPT/train".{"$SOURCE","$TARGET"})
+  if [[ -n ${LONGEST:-} ]]; then step filter from "$TOKENIZED/train".{"$SOURCE","$TARGET"} to "${kept[@]}" -- keep; fi
+  local codes=("$(codes "$SOURCE")" "$(codes "$TARGET")")
+  step learn-bpe from "$KEPT/train".{"$SOURCE","$TARGET"} "${CODES_FROM[@]}" to "${codes[@]}" -- learn_bpe
+  step apply-bpe from "${kept[@]}" "${tokenized[@]}" "${codes[@]}" to "${bpe[@]}" -- apply_bpe
+  step binarise from "${bpe[@]}" to "$OUT/bin/dict.$TARGET.txt" "$OUT/bin/train.$PAIR.$TARGET.bin" -- \
+    binarise "$OUT/bin" --trainpref "$BPE/train" "${SPLITS[@]}" "${DICTIONARY[@]}"
+}
+
+# use METHOD [VARIANT [DATA [SEED]]]: these settings, and the model's $NAME
+use() {
+  METHOD=$1 VARIANT=${2:-} DATA=${3:-distilled} SEEDED=${4:-}
+  ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED=''
+  DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=()
+  lasts "${LASTS[@]}"
+  WAYS=() EXPLAINED=() TIMED=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD
+  source "${HERE%/*}/methods/$METHOD.sh"
+  if [[ -n $BEST ]]; then WEIGHTS=(--best "$BEST" --or-fewer --metric bleu); fi
+  if [[ $METHOD != teacher ]]; then NAME=$METHOD${VARIANT:+_$VARIANT}-$DATA${SEEDED:+-seed$SEEDED}; fi
+  if [[ $METHOD != teacher && -n $ASKED_DATA ]]; then read -ra DATASETS <<<"$ASKED_DATA"; fi
+}
+lasts() {
+  TOKENS=${ASKED_TOKENS:-$1} UPDATES=${ASKED_UPDATES:-${2:-}} BEST=${ASKED_BEST:-${3:-}} MORE_UPDATES=${FINETUNE_UPDATES:-${4:-}}
+}
+way() { WAYS+=("$*"); }
+explain() { EXPLAINED+=("$*"); }
+timed() { TIMED+=("$*"); }
+
+# each_model METHOD COMMAND...: COMMAND with the settings of every model of a method
+each_model() {
+  local data variant seed datasets variants seeds
+  use "$1"
+  datasets=("${DATASETS[@]}") variants=("${VARIANTS[@]}") seeds=('' "${SEEDS[@]}")
+  for data in "${datasets[@]}"; do
+    for variant in "${variants[@]}"; do
+      for seed in "${seeds[@]}"; do
+        use "$1" "$variant" "$data" "$seed"
+        "${@:2}"
+      done
+    done
+  done
+}
+# where VARIABLE COMMAND...: COMMAND METHOD for those methods that set VARIABLE
+where() {
+  local method
+  for method in "${METHODS[@]}"; do
+    use "$method"
+    local -n asked=$1
+    if [[ -n ${asked[*]} ]]; then "${@:2}" "$method"; fi
+  done
+}
+binaries() { if [[ $DATA == distilled && $METHOD != teacher ]]; then echo "$OUT/bin-distilled"; else echo "$OUT/bin"; fi; }
+
+# What starts a training on several machines: srun in a job of SLURM, else torchrun, with the first machine's address in MASTER
+reach_machines() {
+  ((GPUS > 0)) || fail "MACHINES=$MACHINES wants GPUs: fairseq does not start on the CPUs of several machines"
+  if [[ -n ${SLURM_JOB_ID:-} && -z ${MASTER:-} ]]; then
+    TRAINER=(srun --nodes "$MACHINES" --ntasks-per-node 1 fairseq-train)
+    SPREAD+=(--distributed-port "${PORT:-29500}")
+  else
+    [[ ${MASTER:-} == *:* ]] || fail "MACHINES=$MACHINES wants MASTER=HOST:PORT, or a job of SLURM"
+    TRAINER=(torchrun --nnodes "$MACHINES" --node-rank "$MACHINE" --nproc-per-node "$GPUS" --master-addr "${MASTER%:*}"
+      --master-port "${MASTER#*:}" --no-python fairseq-train)
+  fi
+}
+
+# spread: in $SPREAD, flags for about $TOKENS tokens an update: no more than $MAX_TOKENS at once of each process of each of
+# $WORKERS machines, as often as it takes. No fewer than 1,024, lest long sentences do not fit: then by one machine, and by
+# fewer processes.
+spread() {
+  local here=$((GPUS > 0 ? GPUS : 1)) most=${MAX_TOKENS:-8192} processes at_once times
+  [[ $most =~ ^[1-9][0-9]*$ && $TOKENS =~ ^[1-9][0-9]*$ ]] || fail "MAX_TOKENS and TOKENS want whole numbers above 0"
+  WORKERS=$MACHINES
+  if ((TOKENS < 1024 * here * MACHINES)); then WORKERS=1; fi
+  processes=$((here * WORKERS))
+  if ((TOKENS < 1024 * processes)); then processes=$((TOKENS < 1024 ? 1 : TOKENS / 1024)); fi
+  times=$(((TOKENS + processes * most - 1) / (processes * most)))
+  at_once=$((TOKENS / (processes * times)))
+  SPREAD=(--distributed-world-size "$processes" --max-tokens "$at_once" --update-freq "$times")
+  say "each update: $((processes * at_once * times)) target tokens ($processes processes x $at_once x $times accumulated)"
+}
+
+# train_on DATA NAME FLAGS...: a training with the settings in use, and flags
+train_on() {
+  local SPREAD WORKERS TRAINER=(fairseq-train) preset=()
+  spread
+  if ((WORKERS < MACHINES && MACHINE > 0)); then echo "so few tokens are the first machine's alone" && return; fi
+  if ((WORKERS > 1)); then reach_machines; fi
+  if [[ -n $ARCH ]]; then preset=(--arch "${ARCH}_$SIZE" --criterion "$CRITERION"); fi
+  train "$2" "$1" --task translation_nar "${DEVICE[@]}" "${FLOAT[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" \
+    --seed "${SEEDED:-${SEED:-1}}" --optimizer adam --log-interval 100 "${COMMON[@]}" "${SHARED[@]}" "${SPREAD[@]}" \
+    ${BEST:+--keep-best-checkpoints "$BEST"} "${preset[@]}" "${@:3}"
+}
+# fit METHOD VARIANT DATA SEED: its model, in two trainings where there is $FINETUNE
+fit() {
+  use "$@"
+  local flags=("${FLAGS[@]}" ${UPDATES:+--max-update "$UPDATES"})
+  if ((${#FINETUNE[@]})); then
+    train_on "$(binaries)" "$NAME-first" "${flags[@]}"
+    flags=("${FINETUNE[@]}" ${MORE_UPDATES:+--max-update "$MORE_UPDATES"} --finetune-from-model "$MODELS/$NAME-first.pt")
+    if [[ ${WEIGHTS[0]:-} == --last ]]; then WEIGHTS=(); fi # of one epoch there is one checkpoint
+  fi
+  train_on "$(binaries)" "$NAME" "${flags[@]}"
+}
+# add_training {first | after}: to $TRAININGS, if the model stands on no other, or if it does
+add_training() {
+  if [[ ${AFTER:+after} == "$1" || -z $AFTER && $1 == first ]]; then
+    TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" ${AFTER:+"$MODELS/$AFTER-$DATA.pt"} \
+      to "$MODELS/$NAME.pt" -- fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")")
+  fi
+}
+# students METHOD...: the trainings of all of them
+students() {
+  local method wave TRAININGS
+  for wave in first after; do
+    TRAININGS=()
+    for method; do each_model "$method" add_training "$wave"; done
+    together "${TRAININGS[@]}"
+  done
+}
+do_teacher() { students teacher; }
+do_students() { students "${METHODS[@]}"; }
+
+# distil FOLDER FLAGS...: what the teacher says to the train split. The shards of all machines; the one that ends last puts
+# them together.
+distil() {
+  local folder=$1 shards=()
+  if [[ -s $OUT/teacher.bleu ]]; then shards=(--teacher-bleu "valid: $(<"$OUT/teacher.bleu")"); fi
+  if ((GPUS > 0)); then shards+=(--gpus "$GPUS" --jobs "$GPUS" --shards "$((4 * GPUS * MACHINES))"); fi
+  ((MACHINE > 0)) || run rm -f "$folder/manifest.json"
+  run nar distill --data "$OUT/bin" --teacher "$MODELS/teacher.pt" --source-lang "$SOURCE" --target-lang "$TARGET" \
+    --source-text "$BPE/train.$SOURCE" --target-text "$BPE/train.$TARGET" --output "$folder" "${SEARCH[@]}" "${DISTIL[@]}" "${@:2}" \
+    "${shards[@]}" --machine "$MACHINE/$MACHINES" -- "${DEVICE[@]}" "${HALF[@]}"
+  [[ -n ${DRY_RUN:-} || -e $folder/manifest.json ]] || ((MACHINE > 0)) ||
+    fail "shards of other machines are missing: call this again when they are done"
+}
+do_distil() {
+  local dictionaries=(--srcdict "$OUT/bin/dict.$SOURCE.txt") made=("$OUT"/distilled/{train."$SOURCE",train."$TARGET",manifest.json})
+  if [[ -n $SEPARATE ]]; then dictionaries+=(--tgtdict "$OUT/bin/dict.$TARGET.txt"); fi
+  step distil from "$MODELS/teacher.pt" "$BPE/train".{"$SOURCE","$TARGET"} to "${made[@]}" -- distil "$OUT/distilled"
+  if ((MACHINE > 0)); then return; fi
+  step binarise-distilled from "${made[@]}" to "$OUT/bin-distilled/train.$PAIR.$TARGET.bin" -- \
+    binarise "$OUT/bin-distilled" --trainpref "$OUT/distilled/train" "${SPLITS[@]}" "${dictionaries[@]}"
+}
+
+# id_of NAME: of a way to decode, as tables have it;   model_of WAY: --path, with the teacher where it judges
+id_of() { echo "$ID$(if [[ $DATA == raw && $METHOD != teacher ]]; then echo -raw; fi)-$1${SEEDED:+-seed$SEEDED}"; }
+model_of() { if [[ $1 == *external-reranker* ]]; then echo "$MODELS/$NAME.pt:$MODELS/teacher.pt"; else echo "$MODELS/$NAME.pt"; fi; }
+
+# generate FILE SPLIT FLAGS...: the hypotheses of a split, detokenised, as many as sources
+generate() {
+  local file=$1 log=$OUT/logs/${1##*/}.log
+  local command=(fairseq-generate "$OUT/bin" "${DECODE[@]}" --gen-subset "$2" --batch-size "${DECODE_BATCH:-50}"
+    --tokenizer moses --bpe subword_nmt --bpe-codes "$(codes "$SOURCE")" "${@:3}")
+  run mkdir -p "${file%/*}" "${log%/*}"
+  if [[ -n ${DRY_RUN:-} ]]; then echo "$(words "${command[@]}") | grep ^D- | sort -V | cut -f 3- > $(words "$file")" && return; fi
+  "${command[@]}" 2>"$log" | grep '^D-' | sort -V | cut -f 3- >"$file.part" || fail "fairseq-generate failed; see $log"
+  (($(wc -l <"$file.part") == $(wc -l <"$RAW/$2.$TARGET"))) || fail "hypotheses are missing; see $file.part"
+  mv "$file.part" "$file"
+}
+# Every way of the model in use, or those of them in $IDS; a model that was not trained is passed over.
+decode_model() {
+  local way words id
+  for way in "${WAYS[@]}"; do
+    read -ra words <<<"$way"
+    id=$(id_of "${words[0]}")
+    KNOWN+=" $id "
+    if [[ -n ${IDS:-} && " $IDS " != *" $id "* ]]; then continue; fi
+    if [[ -z ${DRY_RUN:-} && ! -e $MODELS/$NAME.pt ]]; then echo "== decode-$id: $NAME is not trained, left out" && continue; fi
+    step "decode-$id" from "$MODELS/$NAME.pt" "$OUT/bin/dict.$TARGET.txt" "$RAW/test.$TARGET" to "$OUT/hypotheses/$id.txt" -- \
+      generate "$OUT/hypotheses/$id.txt" test --path "$(model_of "$way")" "${words[@]:1}"
+  done
+}
+do_decode() {
+  local method id KNOWN=''
+  for method in teacher "${METHODS[@]}"; do each_model "$method" decode_model; done
+  for id in ${IDS:-}; do [[ $KNOWN == *" $id "* ]] || fail "nothing decodes as $id; there are:$KNOWN"; done
+}
+do_score() {
+  run nar score "$HERE/expected.json" --reference "$RAW/test.$TARGET" --hypotheses "$OUT/hypotheses" "${SCORE[@]}" \
+    --output "$OUT/scores.json"
+}
+
+# add_rows WAY...: to $ROWS, those ways of the model in use
+add_rows() {
+  local way words
+  for way; do
+    read -ra words <<<"$way"
+    ROWS+=(--system "$(id_of "${words[0]}")" "$(words --train "$DATA" --curve "$MODELS/$NAME.curve.json" --baseline "$BASELINE" \
+      --path "$(model_of "$way")" "${DECODE[@]}" "${words[@]:1}")")
+  done
+}
+add_plain() { if [[ -z $SEEDED ]]; then add_rows "${WAYS[@]}"; fi; }
+add_model() { if [[ -z $SEEDED || $1 == all ]]; then NEEDED+=("$MODELS/$NAME.pt"); fi; }
+
+# clock METHOD TABLE COMMAND: rows with scores, which COMMAND adds, beside the teacher's of the same run, in results/TABLE.json
+clock() {
+  local ROWS=()
+  each_model "$1" "$3"
+  run rm -f "$RESULTS/results/$2.json"
+  run nar benchmark "$OUT/bin" --reference "$RAW/test.$TARGET" --hypotheses "$RESULTS/hypotheses" --source-lang "$SOURCE" \
+    --target-lang "$TARGET" "${CLOCK[@]}" ${ALLOW_NOISE:+--allow-noise} --output "$RESULTS/results/$2.json" "${ROWS[@]}" --teacher \
+    "$(words --train raw --curve "$MODELS/teacher.curve.json" --path "$MODELS/teacher.pt" "${DECODE[@]}" "${SEARCH[@]:2}")"
+}
+do_measure() {
+  local method NEEDED TABLES=()
+  for method in "${METHODS[@]}"; do
+    NEEDED=("$MODELS/teacher.pt") && each_model "$method" add_model plain
+    TABLES+=("$RESULTS/results/$method.json")
+    step "measure-$method" from "${NEEDED[@]}" to "${TABLES[-1]}" -- clock "$method" "$method" add_plain
+  done
+  if declare -F more_tables >/dev/null; then more_tables; fi
+  step assemble from "${TABLES[@]}" to "$RESULTS/results.json" -- nar assemble "${TABLES[@]}" --output "$RESULTS/results.json"
+}
+do_report() { run nar report "$RESULTS/results.json"; }
+
+all_methods() { (cd "${HERE%/*}/methods" && printf '%s ' *.sh | sed 's/\.sh//g; s/teacher //'); }
+usage() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$HERE/run.sh"
+  printf 'steps: %s\nmethods, each a step too: %s\n' "$(declare -F | sed -n 's/^declare -f do_//p' | tr '\n' ' ')" "$(all_methods)"
+  echo "if no step is named: ${STEPS[*]}"
+}
+# main [STEP...]: these steps, one after the other
+main() {
+  local step
+  if [[ ${METHODS[*]} == all ]]; then read -ra METHODS <<<"$(all_methods)"; fi
+  if [[ ${1:-} == -h || ${1:-} == --help ]]; then usage && return; fi
+  if (($# == 0)); then set -- "${STEPS[@]}"; fi
+  for step in "$@" "${METHODS[@]}"; do
+    declare -F "do_$step" >/dev/null || [[ -e ${HERE%/*}/methods/$step.sh ]] || fail "there is no step or method $step; --help names them"
+  done
+  if [[ -n ${DRY_RUN:-} ]]; then
+    echo "cd $(words "$ROOT") && export PATH=\"\$PWD/.venv/bin:\$PATH\" OMP_NUM_THREADS=1"
+  else
+    bash scripts/install.sh
+  fi
+  for step; do if declare -F "do_$step" >/dev/null; then "do_$step"; else students "$step"; fi; done
+}
+
+# What recipes on large corpora have; others say their own after this file. BLEU of the valid set is of detokenised text and
+# chooses checkpoints.
+VALIDATED=(--eval-bleu --eval-bleu-remove-bpe --eval-bleu-detok moses --best-checkpoint-metric bleu
+  --maximize-best-checkpoint-metric)
+COMMON=("${VALIDATED[@]}" --no-epoch-checkpoints --save-interval-updates 2000 --validate-interval-updates 2000
+  --keep-interval-updates 1)
+OWN=(--share-all-embeddings) AVERAGE=() DISTIL=() LASTS=(25000) SCORE=("${SCORE[@]}") CLOCK=() STEPS=(download prepare teacher distil students decode score)
+if [[ -n $SEPARATE ]]; then OWN=(); fi

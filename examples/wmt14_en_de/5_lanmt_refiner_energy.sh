@@ -1,8 +1,0 @@
-#!/usr/bin/env bash
-# A network that refines latents on target positions by an energy, on updates of 65,536 tokens.
-# shellcheck disable=SC1091,SC2034
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
-METHOD=lanmt_refiner_energy KIND=energy STEP_SIZE=1
-TOKENS=${TOKENS:-65536} UPDATES=${UPDATES:-100000} BEST=${BEST:-1}
-source "$HERE/../methods/lanmt_refiner.sh"
-begin "${BASH_SOURCE[0]}" learn "$@"

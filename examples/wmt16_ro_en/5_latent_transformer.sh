@@ -1,8 +1,0 @@
-#!/usr/bin/env bash
-# LaNMT. The paper has no model of this corpus: as it trained others.
-# shellcheck disable=SC1091,SC2034
-source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
-METHOD=latent_transformer TOKENS=${TOKENS:-65536} UPDATES=${UPDATES:-100000} BEST=${BEST:-1}
-FINETUNE_UPDATES=${FINETUNE_UPDATES:-1000}
-source "$HERE/../methods/latent_transformer.sh"
-begin "${BASH_SOURCE[0]}" learn "$@"

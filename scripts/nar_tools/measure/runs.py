@@ -1,0 +1,125 @@
+"""One run of a benchmark: the rows that its systems' hypotheses and times make."""
+
+import random
+import shlex
+import sys
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
+
+from ..errors import ToolError
+from ..files import write_lines
+from ..provenance import commit, now, sha256
+from ..text.subwords import detokenizer
+from . import clock, results
+from .clock import Worker
+from .results import Row
+from .scores import scores
+
+
+def repetition(lines: Sequence[str]) -> float:
+    """Percentage of tokens that equal their left neighbour."""
+    tokens = [line.split() for line in lines]
+    repeated = sum(left == right for words in tokens for left, right in zip(words, words[1:]))
+    return 100 * repeated / max(1, sum(map(len, tokens)))
+
+
+def quality_fields(subwords: List[str], references: List[str], lang: str) -> Tuple[List[str], Row]:
+    """Detokenised hypotheses, and the fields of a row that say how good they are."""
+    texts = list(map(detokenizer(lang), subwords))
+    return texts, {**scores(texts, references), "repetition": round(repetition(subwords), 3)}
+
+
+def common_facts(workers: Sequence[Worker], argv: Sequence[str]) -> Row:
+    """Fields that all rows of a run share; ``argv``: of the verb. Refuses two teachers and different sentences."""
+    teachers = {sha256(Path(w.facts["checkpoint"])) for w in workers if w.entrant.search}
+    if len(teachers) > 1:
+        raise ToolError("the baselines are not all of one teacher")
+    if len({(w.facts["size"], w.facts["device"]) for w in workers}) > 1:
+        raise ToolError("the systems are not of one size and on one device: a speed-up would compare the two")
+    if any(w.facts["source_lengths"] != workers[0].facts["source_lengths"] for w in workers):
+        raise ToolError("the systems do not decode the same sentences (--gen-subset?)")
+    return {
+        "teacher_sha256": next(iter(teachers), None),
+        "command": shlex.join(["nar", "benchmark", *argv]),
+        "commit": commit(),
+        "date": now(),
+    }
+
+
+def row_of(worker: Worker, measured: Row, common: Row) -> Row:
+    """Everything but what compares it with the baselines."""
+    entrant, facts = worker.entrant, worker.facts
+    return {
+        **dict.fromkeys(results.FIELDS),
+        **{name: facts[name] for name in ("arch", "size", "device", "updates", "epochs", "seed")},
+        **{name: getattr(entrant, name) for name in ("id", "train", "converged", "baseline")},
+        "decode_flags": entrant.flags,
+        **common,
+        **measured,
+    }
+
+
+def compare(rows: List[Row], searches: Dict[str, str]) -> None:
+    """Fills in what depends on the baselines of the run; ``searches``: their names by the ids of their rows."""
+    baselines = {searches[row["id"]]: row for row in rows if row["id"] in searches}
+    for row in rows:
+        ours = row["ms_per_sentence"]
+        row["speedups"] = {name: round(b["ms_per_sentence"] / ours, 3) for name, b in baselines.items()}
+        row["teacher_bleu"] = baselines["beam5"]["bleu"] if "beam5" in baselines else None
+        row["greedy_bleu"] = baselines["greedy"]["bleu"] if "greedy" in baselines else None
+        if row["baseline"]:
+            row["baseline_ms"] = baselines[row["baseline"]]["ms_per_sentence"]
+            row["speedup"] = row["speedups"][row["baseline"]]
+
+
+def measure_quality(workers: Sequence[Worker], common: Row, references: List[str]) -> Tuple[List[Row], List[List[str]]]:
+    """Rows without times, and the hypotheses of each."""
+    rows, hypotheses = [], []
+    for worker in workers:
+        texts, measured = quality_fields(worker.call("decode_all"), references, worker.facts["target_lang"])
+        rows.append(row_of(worker, measured, common))
+        hypotheses.append(texts)
+        print(f"{worker.entrant.id}: BLEU {measured['bleu']}", file=sys.stderr)
+    return rows, hypotheses
+
+
+def unscored(workers: Sequence[Worker], common: Row, length: int) -> List[Row]:
+    """Rows without scores or times, of systems whose hypotheses are checked to have ``length`` tokens each."""
+    check_lengths(workers, length)
+    return [row_of(worker, {}, common) for worker in workers]
+
+
+def check_lengths(workers: Sequence[Worker], length: int) -> None:
+    """Raises ToolError where a hypothesis of a system has not ``length`` tokens and the end symbol."""
+    for worker in workers:
+        others = set(worker.call("lengths")) - {length + 1}
+        if others:
+            raise ToolError(f"{worker.entrant.id}: hypotheses of {min(others) - 1} tokens, not of {length}")
+
+
+def sample(count: int, size: int, seed: int) -> List[int]:
+    """Which of ``count`` sentences are timed, in the order of their turns."""
+    return random.Random(seed).sample(range(count), count)[:size]
+
+
+def add_times(rows: List[Row], workers: Sequence[Worker], chosen: List[int], repeats: int, noisy: bool) -> None:
+    """Times every system on the chosen sentences and fills in its row; ``noisy``: whether others ran before."""
+    lengths = workers[0].facts["source_lengths"]
+    warm_up = [chosen[i % len(chosen)] for i in range(clock.WARM_UP)]
+    since = None if noisy else clock.cpu_usage(workers)
+    timings = clock.measure_times(workers, chosen, warm_up, repeats)
+    if since and clock.cores_of_others(since, workers) > clock.BUSY:
+        noisy = True
+        print("nar benchmark: the machine did not stay quiet; the rows are marked as noisy", file=sys.stderr)
+    for row, found in zip(rows, timings):
+        row.update(clock.time_fields(found, [lengths[i] for i in chosen]), noisy=noisy)
+    compare(rows, {w.entrant.id: w.entrant.search for w in workers if w.entrant.search})
+
+
+def write(output: Path, folder: Path, rows: List[Row], hypotheses: List[List[str]]) -> None:
+    """The hypotheses, then the rows that name them, so that an unfinished run changes neither."""
+    for row, texts in zip(rows, hypotheses):
+        path = folder / f"{row['id']}.txt"
+        write_lines(path, texts)
+        row.update(hypotheses=f"{folder.name}/{path.name}", hypotheses_sha256=sha256(path))
+    results.update(output, rows)
