@@ -183,6 +183,20 @@ def test_the_best_are_the_highest_bleu_or_the_lowest_loss(
     assert files == [f"checkpoint.best_{metric}_{score}.pt" for score in expected]
 
 
+@pytest.mark.parametrize(("other", "is_far"), [("0.3400", True), ("30.0000", False)])
+def test_checkpoints_that_are_far_apart_are_averaged_with_a_warning(
+    other: str, is_far: bool, run: Run, tmp_path: Path
+) -> None:
+    for value in ("30.1230", other):
+        save(tmp_path / f"checkpoint.best_bleu_{value}.pt", 1)
+    outcome = run("--dir", tmp_path, "--best", 2, "--output", tmp_path / "out.pt")
+    assert outcome.code == 0 and ("checkpoint_best.pt" in outcome.stderr) == is_far
+
+
+def test_a_folder_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
+    assert refused(run, tmp_path / "out.pt", "--dir", tmp_path / "absent", "--best", 2).endswith("absent")
+
+
 def test_the_best_are_those_of_bleu_where_no_metric_is_said(run: Run, tmp_path: Path) -> None:
     save(tmp_path / "checkpoint.best_bleu_30.1230.pt", 1)
     save(tmp_path / "checkpoint.best_loss_1.1230.pt", 2)

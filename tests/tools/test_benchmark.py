@@ -313,7 +313,7 @@ def test_a_run_gives_checked_rows_with_the_hypotheses_of_the_program(
         ("--path nothing.pt --no-such-flag", "unrecognized arguments: --no-such-flag"),
         ("", "--path is missing"),
         ("--path {student} --score-reference", "not measured here"),
-        ("--path {student} --gen-subset test1", "9 hypotheses for 60 lines"),
+        ("--path {student} --gen-subset test1", "60 lines for 9 sentences"),
     ],
 )
 def test_a_system_that_cannot_be_measured_ends_the_run_with_one_line(

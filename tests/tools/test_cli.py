@@ -53,6 +53,10 @@ def test_help_imports_nothing_slow(verb: str) -> None:
     assert done.code == 0 and not SLOW.search(done.stderr), SLOW.findall(done.stderr)
 
 
+def test_a_verb_that_is_nearly_right_is_guessed(nar: Nar) -> None:
+    assert "no verb distil (did you mean distill?)" in nar("distil").stderr
+
+
 def test_an_unknown_verb_is_one_line(nar: Nar) -> None:
     done = nar("translate")
     assert done.code == 2 and done.stdout == "" and done.stderr.count("\n") == 1

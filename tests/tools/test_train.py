@@ -321,11 +321,12 @@ def test_progress_does_not_wait_for_the_next_report(train: Train) -> None:
     assert not Path("late").exists()
 
 
-def test_a_training_that_is_interrupted_ends_its_program_too(train: Train) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_interrupted_ends_its_program_too(number: int, train: Train) -> None:
     Path("says").write_text('echo "$BASHPID" >number; mv number asleep; exec sleep 600\n')
     process = begun(subprocess.DEVNULL)
     assert wait_for(Path("asleep").exists)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(60) == 130
     asleep = Path("/proc", Path("asleep").read_text().strip(), "cmdline")
     assert wait_for(lambda: not asleep.exists() or not asleep.read_bytes())
@@ -361,3 +362,15 @@ def test_a_training_that_has_ended_is_not_begun_again(train: Train) -> None:
     last = (FOLDER / "checkpoint_last.pt").read_text()
     assert train("").stdout == "[tiny] done before\n" and (FOLDER / "checkpoint_last.pt").read_text() == last
     assert "goes on" in train("--max-update 20").stdout, "its end is another"
+
+
+@pytest.mark.parametrize(("flags", "said"), [("--cpu", "1"), ("--lr 1", "unset")])
+def test_on_a_cpu_a_training_has_one_thread(
+    flags: str, said: str, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several are far slower on few cores; what the user has set stays."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    Path("says").write_text('echo "${OMP_NUM_THREADS:-unset}" >threads\n')
+    assert train(flags).code == 0 and Path("threads").read_text() == f"{said}\n"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert train(flags).code == 0 and Path("threads").read_text() == "3\n"
