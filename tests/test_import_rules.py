@@ -14,8 +14,8 @@ PACKAGE = ROOT.name
 FILES = sorted(ROOT.rglob("*.py"))
 
 STANDARD = frozenset(
-    "argparse atexit collections contextlib dataclasses enum fileinput functools hashlib io itertools json logging "
-    "math os pathlib pickle queue re sys threading time typing warnings".split()
+    "argparse ast atexit collections contextlib dataclasses enum fileinput functools hashlib io itertools json logging "
+    "math os pathlib pickle queue re signal struct sys threading time types typing warnings weakref".split()
 )
 """What the package uses of the standard library: none of it talks to a network or starts a program."""
 
@@ -27,6 +27,7 @@ SHARED_METHODS = {
 }
 METHODS = {f"{PACKAGE}.methods"}
 COMPAT = {f"{PACKAGE}.compat"}
+HOST = {"fairseq", "torch", "numpy", "omegaconf", "hydra"}
 DRIVERS = {f"{PACKAGE}.generators.{name}" for name in ("loop", "reference")}
 LEAVES = {f"{PACKAGE}.generators.{name}" for name in ("candidates", "counters", "hypotheses", "oracle", "stopping")}
 
@@ -38,7 +39,11 @@ def fairseq(*names: str) -> set[str]:
 FOLDERS: dict[str, set[str]] = {
     # the most specific entry that a module's name begins with holds
     "": {f"{PACKAGE}.{folder}" for folder in ("compat", "architectures", "criterions", "tasks")},
-    "compat": {"fairseq", "torch", "numpy", "omegaconf"} | EVERYWHERE,
+    # the front calls all repairs
+    "compat": EVERYWHERE | COMPAT | {"fairseq"},
+    # a file repairs one part of the host, and knows of no other but what stands beside a checkpoint
+    "compat.checkpoints": HOST | EVERYWHERE | {f"{PACKAGE}.compat.texts"},
+    **{f"compat.{name}": HOST | EVERYWHERE for name in ("data", "flags", "programs", "streams", "texts")},
     "methods": EVERYWHERE | SHARED_METHODS,
     # the records and the options know no method and no network
     "methods.contract": EVERYWHERE,
@@ -62,10 +67,14 @@ FOLDERS: dict[str, set[str]] = {
     "generators.factory": EVERYWHERE | METHODS | DRIVERS | LEAVES,
     "generators.reference": EVERYWHERE | METHODS | LEAVES | {f"{PACKAGE}.generators.loop"},
     "generators.loop": EVERYWHERE | METHODS | LEAVES,
+    "tasks": EVERYWHERE | COMPAT,
+    "tasks.scoring": EVERYWHERE | {"sacrebleu"},
+    "tasks.truncation": EVERYWHERE | {"numpy"} | fairseq("data"),
     # batches are numpy's and BLEU is sacrebleu's, as in the host's own task
-    "tasks": EVERYWHERE
+    "tasks.translation_nar": EVERYWHERE
     | METHODS
     | COMPAT
+    | {f"{PACKAGE}.tasks.{name}" for name in ("scoring", "texts", "truncation")}
     | {f"{PACKAGE}.generators.factory", "omegaconf.II", "numpy", "sacrebleu"}
     | fairseq("tasks", "data", "dataclass", "utils", "logging"),
 }
@@ -151,7 +160,10 @@ def test_every_import_is_in_the_table(file: Path) -> None:
         ("tasks.translation_nar", "from ..generators import loop", "nar_plugin.generators.loop"),
         ("tasks.translation_nar", "from .. import architectures", "nar_plugin.architectures"),
         ("tasks.translation_nar", "from fairseq.models import x", "fairseq.models.x"),
-        ("compat", "from .methods.noise import mix", "nar_plugin.methods.noise.mix"),
+        ("tasks.texts", "from .translation_nar import x", "nar_plugin.tasks.translation_nar.x"),
+        ("compat", "from ..methods.noise import mix", "nar_plugin.methods.noise.mix"),
+        ("compat.data", "from .programs import check", "nar_plugin.compat.programs.check"),
+        ("compat.flags", "from ..methods.noise import mix", "nar_plugin.methods.noise.mix"),
         ("", "from .generators import loop", "nar_plugin.generators.loop"),
     ],
 )
@@ -173,7 +185,9 @@ def test_a_forbidden_import_is_caught_wherever_it_stands(module: str, line: str,
         ("architectures.lanmt", "from omegaconf import II"),
         ("generators.factory", "from .loop import RefinementGenerator"),
         ("tasks.translation_nar", "from ..generators import factory"),
-        ("compat", "from .methods.contract import UsageError"),
+        ("tasks.translation_nar", "from . import texts"),
+        ("compat", "from . import programs"),
+        ("compat.data", "from ..methods.contract import UsageError"),
     ],
 )
 def test_an_allowed_import_is_no_finding(module: str, line: str) -> None:

@@ -1,7 +1,7 @@
 """From options to a generator: what the user asked for, what of it the model heeds, and which generator drives it."""
 
-import atexit
 import logging
+import weakref
 from typing import Any, Mapping
 
 from ..methods.contract import AnyModel, UsageError
@@ -125,6 +125,6 @@ def build(
     else:
         judge = Teacher(teacher, symbols) if teacher else None
         generator = RefinementGenerator(model, symbols, options, int(cfg.seed), judge)
-    if is_program:
-        atexit.register(generator.counters.report)
+    if is_program:  # when it ends, or when nobody holds the generator any more
+        weakref.finalize(generator, generator.counters.report)
     return generator

@@ -6,13 +6,15 @@ and a teacher sees the sources it knows. Unlike the host's, this task never drop
 
 import json
 import logging
+import struct
 from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple, get_args
 
 import numpy as np
 import torch
-from fairseq.data import AppendTokenDataset, FairseqDataset, LanguagePairDataset, StripTokenDataset, TruncateDataset
+from fairseq import utils
+from fairseq.data import FairseqDataset
 from fairseq.dataclass import ChoiceEnum
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
@@ -26,6 +28,8 @@ from ..generators import factory
 from ..methods import noise, options
 from ..methods.contract import UsageError
 from ..methods.symbols import Symbols
+from . import scoring, texts
+from .truncation import at_least_longest, cut_to
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +59,18 @@ class TranslationNarConfig(TranslationConfig):
         default=False,
         metadata={"help": "train on a CPU with bfloat16 products, weights and sums in float32 (torch.autocast)"},
     )
+    eval_bleu_tokenize: Optional[str] = field(
+        default=None,
+        metadata={"help": "sacreBLEU's tokeniser in validation (default: that of the target language; 13a for most)"},
+    )
+    allow_other_dictionary: bool = field(
+        default=False,
+        metadata={"help": "use a checkpoint with other dictionaries, or another direction, than it was trained with"},
+    )
     seed: int = II("common.seed")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    disable_validation: bool = II("dataset.disable_validation")
+    valid_subsets: str = II("dataset.valid_subset")
 
 
 @register_task("translation_nar", dataclass=TranslationNarConfig)
@@ -72,6 +87,13 @@ class TranslationNarTask(TranslationTask):
         self.criterions: Tuple[str, ...] = ()
         self.inputs: Tuple[str, ...] = ()
         self.valid_subset = ""
+        self.criterion: Any = None
+        self.is_metric_known = bool(cfg.disable_validation)
+        self.text = texts.Text.of(src_dict, tgt_dict, cfg.source_lang, cfg.target_lang)
+        if cfg.upsample_primary == -1:  # the host's default, under which several training sets have a size below 0
+            cfg.upsample_primary = 1
+        if cfg.upsample_primary < 1:
+            raise UsageError(f"--upsample-primary wants 1 or more, not {cfg.upsample_primary}")
 
     @classmethod
     def setup_task(cls, cfg: TranslationNarConfig, **kwargs: Any) -> "TranslationNarTask":
@@ -99,10 +121,29 @@ class TranslationNarTask(TranslationTask):
             ) from None
 
     def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
+        kind = self.cfg.dataset_impl
+        told = f", or --dataset-impl {kind} is not what it wrote: leave it out" if kind else ""
         try:
             super().load_dataset(split, *args, **kwargs)
         except FileNotFoundError as error:
-            raise UsageError(f"{error}: fairseq-preprocess wrote no such split") from None
+            raise UsageError(f"{error}: fairseq-preprocess wrote no such split{told}") from None
+        except (AssertionError, ValueError, struct.error) as error:
+            raise UsageError(
+                f"{split} in {self.cfg.data} cannot be read: {' '.join(str(error).split())}{told}"
+            ) from None
+
+    def state_dict(self) -> Dict[str, Any]:
+        return {**super().state_dict(), compat.TEXT: self.text.as_dict()}
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        state = dict(state_dict)
+        self.check_text({"task_state": state_dict})
+        state.pop(compat.TEXT, None)
+        super().load_state_dict(state)
+
+    def check_text(self, state: Dict[str, Any]) -> None:
+        """Raises UsageError where the checkpoint that was just loaded is of another text than the data."""
+        self.text.check(compat.text_of(state), compat.last_read(), self.cfg.allow_other_dictionary)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> torch.nn.Module:
         if self.architecture is not None:
@@ -112,12 +153,18 @@ class TranslationNarTask(TranslationTask):
         self.architecture = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
         kind = compat.registered_model(self.architecture)
         base = kind.read_base(cfg) if hasattr(kind, "read_base") and not from_checkpoint else None
+        if base is not None:
+            self.check_text(base)
         model = super().build_model(cfg, from_checkpoint)
         if base is not None:
             model.load_base(base)
         if factory.is_decoding_model(model):
             self.criterions, self.inputs = tuple(model.criterions), tuple(model.inputs)
         return model
+
+    @property
+    def bleu_tokenizer(self) -> str:
+        return self.cfg.eval_bleu_tokenize or scoring.tokenizer_of(self.cfg.target_lang)
 
     def _check_bleu_args(self) -> None:
         """Raises UsageError for JSON that the host would stumble over, or a decode flag that it would not heed."""
@@ -126,6 +173,8 @@ class TranslationNarTask(TranslationTask):
             json.loads(self.cfg.eval_bleu_detok_args or "{}")
         except (TypeError, ValueError) as error:
             raise UsageError(f"--eval-bleu-args and --eval-bleu-detok-args are JSON objects: {error}") from None
+        if self.cfg.eval_bleu and not self.cfg.eval_tokenized_bleu:
+            logger.info(f"BLEU in validation: {scoring.signature_of(self.bleu_tokenizer)}")
         unknown = sorted(names - set(GenerationConfig.__dataclass_fields__))
         if unknown:
             raise UsageError(f"--eval-bleu-args knows no {', '.join(unknown)} (the task's own flags go beside it)")
@@ -136,7 +185,7 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(
                 f"--arch {self.architecture} is trained with --criterion {' or '.join(self.criterions)}, not {name}"
             )
-        criterion = super().build_criterion(cfg, from_checkpoint)
+        self.criterion = criterion = super().build_criterion(cfg, from_checkpoint)
         if not self.criterions and hasattr(criterion, "loss_of"):
             raise UsageError(f"--criterion {name} trains no --arch {self.architecture}; take one of fairseq's own")
         return criterion
@@ -149,18 +198,75 @@ class TranslationNarTask(TranslationTask):
         extra_gen_cls_kwargs: Optional[Dict[str, Any]] = None,
         **kwargs: Any,
     ) -> Any:
+        if compat.is_decoder():
+            compat.end_like_cat()
+        if getattr(args, "sacrebleu", False):
+            raise UsageError(
+                "--sacrebleu has no effect in this release of fairseq: leave it out, take --scoring sacrebleu"
+            )
         host_flags = compat.decode_flags()
         if not factory.is_decoding_model(models[0]):
             if any(map(factory.is_decoding_model, models)):
                 raise UsageError("the student comes first: --path student.pt:teacher.pt")
             factory.warn_of_idle_task_flags(args, self.cfg, host_flags)
             return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
-        is_program = not isinstance(args, Namespace)
+        is_program = compat.is_decoder() and not isinstance(args, Namespace)
         return factory.build(models, args, self.cfg, self.symbols, host_flags=host_flags, is_program=is_program)
+
+    def inference_step(
+        self, generator: Any, models: Any, sample: Any, prefix_tokens: Any = None, constraints: Any = None
+    ) -> Any:
+        """As the host's; an empty source is answered by an empty output, by autoregressive models too."""
+        search = getattr(generator, "search", None)
+        if constraints is None and getattr(search, "supports_constraints", False):
+            raise UsageError(
+                "--constraints: fairseq-generate hands over none; fairseq-interactive reads them (TAB-parted)"
+            )
+        found = super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        if search is None:
+            return found
+        source = sample["net_input"]["src_tokens"]
+        is_word = (source != self.source_dictionary.eos()) & (source != self.source_dictionary.pad())
+        for i in (~is_word.any(1)).nonzero().flatten().tolist():
+            found[i] = [nothing_of(one) for one in found[i][:1]]
+        return found
+
+    def _inference_with_bleu(self, generator: Any, sample: Any, model: Any) -> Any:
+        with scoring.tokenized(self.bleu_tokenizer):
+            return super()._inference_with_bleu(generator, sample, model)
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
         super().begin_epoch(epoch, model)
         self.epoch = epoch
+        if not self.is_metric_known:
+            self.is_metric_known = True
+            self._check_metric(model)
+
+    def _check_metric(self, model: torch.nn.Module) -> None:
+        """Raises UsageError, before the first update, where validation gives no such --best-checkpoint-metric."""
+        splits = [split for split in self.cfg.valid_subsets.split(",") if split in self.datasets]
+        if self.criterion is None or not splits:
+            return
+        for split in splits:
+            self._refuse_empty(split)
+        dataset = self.datasets[splits[0]]
+        device = next(model.parameters()).device
+        sample = utils.apply_to_sample(lambda tensor: tensor.to(device), dataset.collater([dataset[0]]))
+        was_training = model.training
+        with metrics.aggregate(new_root=True) as found, torch.random.fork_rng():
+            _, _, log = self.valid_step(sample, model, self.criterion)
+            self.reduce_metrics([log], self.criterion)
+        model.train(was_training)
+        names = sorted(set(found.get_smoothed_values()) - {"wps", "wpb", "bsz"})
+        if self.cfg.best_checkpoint_metric not in names:
+            told = " (--eval-bleu gives bleu)" if self.cfg.best_checkpoint_metric == "bleu" else ""
+            raise UsageError(
+                f"--best-checkpoint-metric {self.cfg.best_checkpoint_metric}: validation gives {', '.join(names)}{told}"
+            )
+
+    def _refuse_empty(self, split: str) -> None:
+        if not len(self.datasets[split]):
+            raise UsageError(f"{split} in {self.cfg.data}: no sentence to validate on")
 
     def train_step(
         self,
@@ -234,8 +340,10 @@ class TranslationNarTask(TranslationTask):
         is_training = ignore_invalid_inputs and dataset is self.datasets.get(self.cfg.train_subset)
         if not is_training:
             self.valid_subset = next((name for name, one in self.datasets.items() if one is dataset), "")
-            _cut_to(dataset, max_positions)
-            max_tokens = _at_least_longest(dataset, max_tokens)
+            if self.criterion is not None and self.valid_subset:
+                self._refuse_empty(self.valid_subset)
+            cut_to(dataset, max_positions)
+            max_tokens = at_least_longest(dataset, max_tokens)
         # the host orders a split by the epoch in which its iterator was made, which after a resume is another one
         epoch, is_new = kwargs.pop("epoch", 1), dataset not in self.dataset_to_epoch_iter
         iterator = super().get_batch_iterator(
@@ -250,12 +358,24 @@ class TranslationNarTask(TranslationTask):
         )
         if is_new:
             iterator.epoch = epoch
+        if is_training and not iterator.frozen_batches:
+            raise UsageError(
+                f"{self.cfg.train_subset} in {self.cfg.data}: no sentence is left to train on, of {len(dataset)} "
+                "(--max-source-positions, --max-target-positions, --max-tokens)"
+            )
         if not is_training:
             batched = sum(len(batch) for batch in iterator.frozen_batches)
             assert batched == len(dataset), (
                 f"{len(dataset) - batched} of {len(dataset)} sentences were lost in batching"
             )
         return iterator
+
+
+def nothing_of(hypothesis: Dict[str, Any]) -> Dict[str, Any]:
+    """The empty output in place of a hypothesis: its end symbol alone, with certainty."""
+    tokens, scores = hypothesis["tokens"], hypothesis["positional_scores"].new_zeros(1)
+    certain = {"score": scores[0], "positional_scores": scores, "alignment": tokens[:0]}
+    return {**hypothesis, "tokens": tokens[-1:], **certain}
 
 
 def _bleu(meters: Any) -> float:
@@ -267,40 +387,3 @@ def _bleu(meters: Any) -> float:
         smooth_method="exp",
     )
     return round(score.score, 2)
-
-
-def _cut(data: Any, sizes: np.ndarray, limit: int, eos: int, side: str) -> Tuple[Any, np.ndarray]:
-    over = np.flatnonzero(sizes > limit)
-    if not len(over):
-        return data, sizes
-    logger.warning(
-        f"{len(over)} {side} sentences are longer than {limit} tokens and are cut there, first ids {over[:5].tolist()}"
-    )
-    if isinstance(data, list):
-        end = torch.tensor([eos])
-        return [x if len(x) <= limit else torch.cat([x[: limit - 1], end.to(x)]) for x in data], sizes.clip(max=limit)
-    return AppendTokenDataset(TruncateDataset(StripTokenDataset(data, eos), limit - 1), eos), sizes.clip(max=limit)
-
-
-def _cut_to(dataset: Any, max_positions: Any) -> None:
-    """Cut both sides of a language-pair dataset to the limits, in place, keeping ``</s>``. Others are left alone."""
-    if not isinstance(max_positions, (tuple, list)) or not isinstance(dataset, LanguagePairDataset):
-        return
-    eos = dataset.eos if dataset.eos is not None else dataset.src_dict.eos()
-    source, target = max_positions
-    dataset.src, dataset.src_sizes = _cut(dataset.src, np.asarray(dataset.src_sizes), source, eos, "source")
-    dataset.sizes = dataset.src_sizes
-    if dataset.tgt is not None:
-        dataset.tgt, dataset.tgt_sizes = _cut(dataset.tgt, np.asarray(dataset.tgt_sizes), target, eos, "target")
-        dataset.sizes = np.vstack((dataset.src_sizes, dataset.tgt_sizes)).T
-
-
-def _at_least_longest(dataset: Any, max_tokens: Optional[int]) -> Optional[int]:
-    if max_tokens is None or not len(dataset):
-        return max_tokens
-    sizes = getattr(dataset, "sizes", None)
-    longest = int(max(map(dataset.num_tokens, range(len(dataset)))) if sizes is None else np.max(sizes))
-    if max_tokens >= longest:
-        return max_tokens
-    logger.warning(f"--max-tokens {max_tokens} is raised to {longest}, the longest sentence")
-    return longest

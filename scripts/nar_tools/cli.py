@@ -62,10 +62,10 @@ def run(verb: str, argv: Sequence[str]) -> None:
         importlib.import_module(f"{__package__}.commands.{verb}").main(argv)
     except ToolError as error:
         fail(f"nar {verb}", str(error))
-    except SystemExit as error:
-        if not isinstance(error.code, str):
+    except Exception as error:
+        if type(error).__name__ != "UsageError":  # the plugin's, which is not imported for this
             raise
-        fail(f"nar {verb}", error.code)  # the plugin's UsageError
+        fail(f"nar {verb}", str(error))
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import runpy
 import subprocess
 import sys
 import tempfile
-import traceback
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -90,8 +89,8 @@ def _behave_as_interpreter(words: List[str], folder: str, streams: List[str], en
             _exit(error.code or 0)
         print(error.code, file=sys.stderr)
         _exit(1)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
         _exit(1)
     _exit(0)
 

@@ -121,8 +121,8 @@ def test_unset_values_of_the_task_are_its_own() -> None:
 
 def test_every_decode_option_of_fairseq_is_heeded_refused_or_of_no_concern() -> None:
     """One that is in no list would be ignored without a word."""
-    assert {field.name for field in fields(GenerationConfig)} == set(HOST_FLAGS) | compat.NO_DECODE_FLAGS
-    assert not set(HOST_FLAGS) & compat.NO_DECODE_FLAGS
+    assert {field.name for field in fields(GenerationConfig)} == set(HOST_FLAGS) | compat.flags.NO_DECODE_FLAGS
+    assert not set(HOST_FLAGS) & compat.flags.NO_DECODE_FLAGS
 
 
 def test_everything_unset_is_taken() -> None:
@@ -352,7 +352,7 @@ def test_an_autoregressive_model_is_warned_of_flags_that_it_ignores(caplog: pyte
 
 def test_a_program_prints_its_counts_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     registered: list[Any] = []
-    monkeypatch.setattr(factory.atexit, "register", registered.append)
+    monkeypatch.setattr(factory.weakref, "finalize", lambda generator, report: registered.append(report))
     build(tiny_model())
     assert not registered
     generator = built([tiny_model()], Namespace(), task_options(), is_program=True)

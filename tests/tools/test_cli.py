@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nar_plugin.methods.usage import UsageError
 from nar_tools import cli
 from nar_tools.errors import ToolError
 from tests.end_to_end.programs import ROOT, console, script
@@ -70,7 +71,7 @@ def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_is_one_line_with_status_2(nar: Nar, monkeypatch: pytest.MonkeyPatch) -> None:
     def main(argv: list[str]) -> None:
-        raise {"tool": ToolError, "plugin": SystemExit}[argv[0]]("two\nlines")
+        raise {"tool": ToolError, "plugin": UsageError}[argv[0]]("two\nlines")
 
     monkeypatch.setattr("nar_tools.commands.join.main", main)
     for kind in ("tool", "plugin"):

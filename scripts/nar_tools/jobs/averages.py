@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Tuple
 import torch
 from torch import Tensor
 
-from nar_plugin.compat import load_checkpoint
+from nar_plugin.compat import load_checkpoint, text_of, why_not_written
 
 from ..errors import ToolError
 from ..files import whole
@@ -28,7 +28,26 @@ def matching(folder: Path, pattern: str) -> List[Tuple[float, Path]]:
 def last(folder: Path, count: int) -> List[Path]:
     """The last `count` checkpoints: those saved every so many updates if there are any, else those of epochs."""
     found = matching(folder, r"checkpoint_\d+_(\d+)\.pt") or matching(folder, r"checkpoint(\d+)\.pt")
-    return enough(found, count, f"checkpoint_E_U.pt or checkpointE.pt in {folder}")
+    chosen = enough(found, count, f"checkpoint_E_U.pt or checkpointE.pt in {folder}")
+    warn_of_gap(chosen[-1], folder / "checkpoint_last.pt")
+    return chosen
+
+
+def updates(path: Path) -> int:
+    """How many updates a checkpoint has seen; -1 where it does not say."""
+    history = load_checkpoint(str(path)).get("optimizer_history") or [{}]
+    return int(history[-1].get("num_updates", -1))
+
+
+def warn_of_gap(newest: Path, end: Path) -> None:
+    """A line on stderr where the training went on after the newest of those that are averaged."""
+    if not end.exists():
+        return
+    averaged, reached = updates(newest), updates(end)
+    if -1 < averaged < reached:
+        print(
+            f"{newest} is of update {averaged}, the training went on to {reached}: {end} is left out", file=sys.stderr
+        )
 
 
 def best(folder: Path, count: int, metric: str, or_fewer: bool = False) -> List[Path]:
@@ -73,6 +92,9 @@ def difference(first: State, other: State) -> str:
     """What forbids to average the two, in words; empty if nothing does."""
     if arch(first) != arch(other):
         return f"architecture {arch(other)}, not {arch(first)}"
+    told = [text for text in (text_of(first), text_of(other)) if text]
+    if told[1:] and told[0] != told[1]:
+        return "trained with other dictionaries, or in another direction"
     ours, theirs = first["model"], other["model"]
     for name in sorted(ours.keys() ^ theirs.keys()):
         return f"parameter {name} stands in one only"
@@ -130,5 +152,5 @@ def save(state: State, path: Path) -> None:
     try:
         with whole(path) as unfinished, open(unfinished, "wb") as out:  # errors of torch's own opening are no OSError
             torch.save(state, out)
-    except OSError as error:
-        raise ToolError(f"cannot write {path}: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:  # torch's writer has its own error for a full disk
+        raise ToolError(f"cannot write {path}: {why_not_written(error)}") from None

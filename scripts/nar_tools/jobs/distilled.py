@@ -81,6 +81,9 @@ def check(data: Path, pair: Sequence[str], lang: str, text: Path) -> None:
     if dataset is None:
         raise ToolError(f"no binarised train split: {prefixes[0]}")
     advice = "give the text that was binarised"
+    if further := sorted(data.glob(f"train[0-9]*.*.{lang}.bin")):
+        parts = ", ".join(dict.fromkeys(path.name.split(".")[0] for path in further))
+        raise ToolError(f"{data} has {parts} beside train: join the texts and binarise them as one train split")
     step, count, sample = max(1, len(dataset) // SAMPLE), 0, {}
     for count, line in enumerate(lines_of(text), 1):
         if (count - 1) % step == 0:

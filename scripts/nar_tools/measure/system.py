@@ -43,7 +43,7 @@ def complaint(error: BaseException) -> str:
     message = " ".join(f"{error}".split())[:300]
     if "_lang=null" in message:  # the host could not compose its options
         return "--tokenizer needs --source-lang and --target-lang"
-    is_foreseen = isinstance(error, (SystemExit, ToolError))
+    is_foreseen = isinstance(error, (SystemExit, ToolError)) or type(error).__name__ == "UsageError"
     return message if is_foreseen else f"{type(error).__name__}: {message}"
 
 

@@ -1,50 +1,22 @@
-"""The only file that knows versions of fairseq, torch, numpy and Python.
-
-What is broken in the host today and repaired here, once, by ``apply`` (called when the plugin is imported):
-
-* ve-fairseq 0.12.3 reads checkpoints by a bare ``torch.load``, which since torch 2.6 refuses everything but
-  tensors. Checkpoints of fairseq hold a few harmless types more; these and no others are allowed. A checkpoint that
-  holds anything else is refused and none of its code runs, on every torch.
-* A missing, cut or foreign checkpoint ends in a traceback. Here it ends in one line.
-* ``fairseq-hydra-train`` fills in a model's defaults and never asks its preset: ``_name: mask_predict_small`` in a
-  configuration was a model of base size.
-* ``fairseq-interactive`` dies on a byte that is not UTF-8 and takes a carriage return within a line for a line's end.
-* ``fairseq-train`` now and then aborts after it has done its work (status 134, "terminate called without an active
-  exception"): until Python 3.14, a daemon thread that is inside torch when the interpreter ends brings it down.
-"""
+"""Checkpoints: read safely whatever torch's default is, fit or refused in one line, saved when they were asked for."""
 
 import argparse
-import atexit
 import collections
 import contextlib
-import fileinput
 import functools
-import io
 import json
+import os
 import pickle
-import queue
 import re
-import sys
-import threading
-import time
-from dataclasses import fields
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils, models
-from fairseq.data import iterators
-from fairseq.dataclass import utils as dataclass_utils
-from fairseq.dataclass.configs import GenerationConfig
-from fairseq.distributed import utils as distributed_utils
-from omegaconf import OmegaConf, open_dict
+from fairseq import checkpoint_utils
+from omegaconf import OmegaConf
 
-from .methods.contract import UsageError
-
-__all__ = [
-    *("UsageError", "apply", "build_model", "decode_flags", "end_loading", "load_checkpoint", "load_model"),
-    *("load_weights", "model_options", "registered_model", "tolerate_bad_text"),
-]
+from ..methods.contract import UsageError
+from . import texts
 
 
 def _allowed_types() -> List[Any]:
@@ -65,10 +37,19 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
+_read: Deque[str] = collections.deque(["a checkpoint"], maxlen=1)
+
+
+def last_read() -> str:
+    """The path of the checkpoint that was read last: the host tells a task what is in it, and not where it is."""
+    return _read[0]
+
+
 def load_checkpoint(path: str) -> Dict[str, Any]:
     """The checkpoint at ``path`` as a dict on the CPU, tensors and allowed types only, whatever torch's default is.
 
-    Raises UsageError, one line, where the file is missing, damaged, no checkpoint, or holds any other object.
+    A released file that does not say itself which text it belongs to is spoken for by the manifest beside it. Raises
+    UsageError, one line, where the file is missing, damaged, no checkpoint, or holds any other object.
     """
     try:
         with open(path, "rb") as file, torch.serialization.safe_globals(_allowed_types()):
@@ -88,7 +69,21 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
         raise UsageError(f"{path} is not a fairseq checkpoint: it does not say what its model is")
     if not {"optimizer_history", "best_loss"} & set(state):
         raise UsageError(f"{path} is not a fairseq checkpoint: it does not say how it was trained")
+    _read.append(path)
+    return with_text(state, path)
+
+
+def with_text(state: Dict[str, Any], path: str) -> Dict[str, Any]:
+    """The loaded checkpoint, with what its folder says of its text where it says nothing itself."""
+    told = state.get("task_state") or {}
+    found = None if texts.STATE in told else texts.released_text(path)
+    state["task_state"] = {**told, texts.STATE: found} if found else told
     return state
+
+
+def text_of(state: Dict[str, Any]) -> Any:
+    """Which text a loaded checkpoint belongs to; None where nothing says so."""
+    return (state.get("task_state") or {}).get(texts.STATE)
 
 
 def load_model(path: str, task: Any) -> torch.nn.Module:
@@ -125,31 +120,7 @@ def load_weights(model: torch.nn.Module, state: Dict[str, Any], path: str) -> No
         raise UsageError(f"{path} does not fit these dictionaries or options: {_one_line(error)}") from None
 
 
-NO_DECODE_FLAGS = frozenset(
-    {
-        "_name",
-        "beam",  # so common in recipes that it only warns
-        *("beam_mt", "max_len_a_mt", "max_len_b_mt", "lenpen_mt"),  # speech only
-        "no_beamable_mm",  # how a beam search computes, not what
-        "sacrebleu",  # how fairseq-generate scores
-        "no_seed_provided",  # set by the host itself
-    }
-)
-"""Options of fairseq's generation group that change nothing in what a parallel decode gives."""
-
-
-def decode_flags() -> Dict[str, Any]:
-    """fairseq's decode flags, with their default values."""
-    options = {field.name: field.default for field in fields(GenerationConfig)}
-    return {name: value for name, value in options.items() if name not in NO_DECODE_FLAGS}
-
-
-def registered_model(arch: str) -> Any:
-    """The model class behind ``--arch``, None where there is none."""
-    return models.ARCH_MODEL_REGISTRY.get(arch)
-
-
-def _guarded_read(read: Callable[..., Dict[str, Any]]) -> Callable[..., Dict[str, Any]]:
+def guarded_read(read: Callable[..., Dict[str, Any]]) -> Callable[..., Dict[str, Any]]:
     """fairseq's reader after ours has seen the file: its own torch.load then finds only allowed types."""
 
     @functools.wraps(read)
@@ -165,7 +136,7 @@ def _guarded_read(read: Callable[..., Dict[str, Any]]) -> Callable[..., Dict[str
     return load_checkpoint_to_cpu
 
 
-def _guarded_ensemble(load: Callable[..., Any]) -> Callable[..., Any]:
+def guarded_ensemble(load: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(load)
     def load_model_ensemble_and_task(filenames: List[str], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -184,12 +155,35 @@ def _guarded_ensemble(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_model_ensemble_and_task
 
 
-def _guarded_resume(load: Callable[..., Any]) -> Callable[..., Any]:
+@contextlib.contextmanager
+def _compared(check: Optional[Callable[[Dict[str, Any]], None]]) -> Iterator[None]:
+    """Within it what is read is shown to ``check``: the host tells a task of a checkpoint in decoding alone."""
+    read = checkpoint_utils.load_checkpoint_to_cpu
+
+    def load_checkpoint_to_cpu(*args: Any, **kwargs: Any) -> Dict[str, Any]:
+        state = read(*args, **kwargs)
+        if check is not None:
+            check(state)
+        return state
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+    try:
+        yield
+    finally:
+        checkpoint_utils.load_checkpoint_to_cpu = read
+
+
+def guarded_resume(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Going on with a training: what does not fit is one line, and our task sees which text the checkpoint is of."""
+
     @functools.wraps(load)
-    def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
+    def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         try:
-            return load(*args, **kwargs)
+            with _compared(getattr(trainer.task, "check_text", None)):
+                return load(cfg, trainer, **kwargs)
         except Exception as error:
+            if isinstance(error.__context__, UsageError):  # ours, from the model, which the host has covered up
+                raise error.__context__ from None
             # the host raises a bare Exception where the weights do not fit
             if not isinstance(error, ValueError) and "Cannot load model parameters" not in str(error):
                 raise
@@ -198,7 +192,7 @@ def _guarded_resume(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_checkpoint
 
 
-def _trusting_broadcast(broadcast: Callable[..., Any]) -> Callable[..., Any]:
+def trusting_broadcast(broadcast: Callable[..., Any]) -> Callable[..., Any]:
     """What the first process has read safely reaches the others through a bare torch.load of its own bytes."""
 
     @functools.wraps(broadcast)
@@ -213,54 +207,57 @@ def _trusting_broadcast(broadcast: Callable[..., Any]) -> Callable[..., Any]:
     return _broadcast_object_slow
 
 
-def _preset_before_defaults(merge: Callable[..., Any]) -> Callable[..., Any]:
-    """What a configuration leaves out of a model of ours is the preset's first, then the dataclass's."""
-
-    @functools.wraps(merge)
-    def merge_with_parent(dc: Any, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        name = cfg.get("_name")
-        if hasattr(registered_model(name), "decode_options") and name in models.ARCH_CONFIG_REGISTRY:
-            given: Any = OmegaConf.to_container(cfg)
-            filled = argparse.Namespace(**given)
-            models.ARCH_CONFIG_REGISTRY[name](filled)
-            with open_dict(cfg):
-                for key in vars(filled).keys() - cfg.keys():
-                    cfg[key] = getattr(filled, key)
-        return merge(dc, cfg, *args, **kwargs)
-
-    return merge_with_parent
+def why_not_written(error: BaseException) -> str:
+    """The system's reason why a file could not be written, which torch's writer covers with an error of its own."""
+    cause: Optional[BaseException] = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+        cause = cause.__context__
+    return str(cause.strerror) if isinstance(cause, OSError) else str(error).split("\n")[0]
 
 
-def tolerate_bad_text() -> None:
-    """Let fairseq-interactive answer every line: bad bytes become U+FFFD, and only a line feed ends a line."""
-    if hasattr(sys.stdin, "reconfigure"):
-        with contextlib.suppress(io.UnsupportedOperation):  # somebody has read of it already
-            sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="\n")
+def written_whole(save: Callable[..., Any]) -> Callable[..., Any]:
+    """A checkpoint that cannot be written (the disk is full) is one line, and no half file is left.
 
-    def hook_encoded(encoding: str, errors: str = "replace") -> Callable[..., Any]:
-        return lambda name, mode: open(name, mode, encoding=encoding, errors=errors, newline="\n")
+    The host tries three times on the same half-written file, and logs a traceback. Can go when it ends so itself.
+    """
 
-    fileinput.hook_encoded = hook_encoded  # type: ignore[assignment]
+    @functools.wraps(save)
+    def torch_persistent_save(obj: Any, filename: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return save(obj, filename, *args, **kwargs)
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{filename}.tmp")
+            raise UsageError(f"cannot write {filename}: {why_not_written(error)}") from None
 
-
-def end_loading(seconds: float = 10.0) -> None:
-    """Let the host's threads that still load batches end, of which nobody asks for more; waits at most so long."""
-    deadline = time.monotonic() + seconds
-    for thread in threading.enumerate():
-        if isinstance(thread, iterators.BackgroundConsumer):
-            thread._max_len = 0  # its next batch is its last
-            while thread.is_alive() and time.monotonic() < deadline:
-                with contextlib.suppress(queue.Empty):  # it may wait for room in its queue
-                    thread._queue.get(timeout=0.05)
+    return torch_persistent_save
 
 
-def apply() -> None:
-    """Repair the host. Safe to call more than once."""
-    if hasattr(checkpoint_utils.load_checkpoint_to_cpu, "__wrapped__"):
-        return
-    checkpoint_utils.load_checkpoint_to_cpu = _guarded_read(checkpoint_utils.load_checkpoint_to_cpu)
-    checkpoint_utils.load_checkpoint = _guarded_resume(checkpoint_utils.load_checkpoint)
-    dataclass_utils.merge_with_parent = _preset_before_defaults(dataclass_utils.merge_with_parent)
-    distributed_utils._broadcast_object_slow = _trusting_broadcast(distributed_utils._broadcast_object_slow)
-    checkpoint_utils.load_model_ensemble_and_task = _guarded_ensemble(checkpoint_utils.load_model_ensemble_and_task)
-    atexit.register(end_loading)
+class _WithinAnEpoch:
+    """A training's iterator that does not say that the epoch has ended."""
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._iterator, name)
+
+    def end_of_epoch(self) -> bool:
+        return False
+
+
+def saved_at_every_interval(save: Callable[..., Any]) -> Callable[..., Any]:
+    """``--save-interval-updates N`` keeps update N, 2 N, ... also where an epoch ends with it.
+
+    The host leaves such a checkpoint to the epoch, which under ``--no-epoch-checkpoints`` writes none. Can go when the
+    host writes ``checkpoint_E_U.pt`` there itself.
+    """
+
+    @functools.wraps(save)
+    def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
+        every = cfg.save_interval_updates
+        if cfg.no_epoch_checkpoints and every > 0 and trainer.get_num_updates() % every == 0:
+            epoch_itr = _WithinAnEpoch(epoch_itr)
+        return save(cfg, trainer, epoch_itr, val_loss)
+
+    return save_checkpoint

@@ -1,0 +1,37 @@
+"""Which text a checkpoint belongs to: what it says of itself, and what the folder that it was released in says."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from fairseq.data import Dictionary
+
+STATE = "text"
+"""The entry of the task's state in a checkpoint."""
+
+
+def digest(dictionary: Any) -> str:
+    """Hash of the symbols in their order; how often each was seen does not matter."""
+    return hashlib.sha256("\n".join(dictionary.symbols).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _direction(made_from: List[str]) -> Optional[str]:
+    """``de-en`` of ``[train.de, train.en]``: the order of the files is that of the translation."""
+    languages = list(dict.fromkeys(match[1] for name in made_from if (match := re.search(r"\.([^.]+)$", str(name)))))
+    return "-".join(languages) if len(languages) == 2 else None
+
+
+def released_text(checkpoint: str) -> Optional[Dict[str, str]]:
+    """What ``manifest.json`` and ``dict.txt`` beside a released checkpoint say; None where they do not speak of it."""
+    folder = Path(checkpoint).parent
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        direction = _direction(list(manifest["made_from"]))
+        if Path(checkpoint).name not in manifest["files"] or direction is None:
+            return None
+        symbols = digest(Dictionary.load(str(folder / "dict.txt")))
+    except Exception:  # no such folder, or a file of another kind by that name
+        return None
+    return {"source": symbols, "target": symbols, "direction": direction}
