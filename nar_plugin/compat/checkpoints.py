@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import re
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Set
 
 import numpy as np
 import torch
@@ -120,6 +120,24 @@ def load_weights(model: torch.nn.Module, state: Dict[str, Any], path: str) -> No
         raise UsageError(f"{path} does not fit these dictionaries or options: {_one_line(error)}") from None
 
 
+asked_overrides: Set[str] = set()
+"""The names that were given to ``--model-overrides``, of which the host ignores those that a checkpoint has not."""
+
+
+def _names(options: Any) -> Set[str]:
+    """Those of all options of a configuration, whatever group they stand in."""
+    inside = vars(options) if isinstance(options, argparse.Namespace) else options
+    if not isinstance(inside, Mapping):
+        return set()
+    return {str(name) for name in inside}.union(*map(_names, inside.values()))
+
+
+def _refuse_unknown(states: Iterable[Dict[str, Any]]) -> None:
+    unknown = asked_overrides.difference(*(_names(state.get("cfg")) | _names(state.get("args")) for state in states))
+    if unknown:
+        raise UsageError(f"--model-overrides: no checkpoint of --path has an option {', '.join(sorted(unknown))}")
+
+
 def guarded_read(read: Callable[..., Dict[str, Any]]) -> Callable[..., Dict[str, Any]]:
     """fairseq's reader after ours has seen the file: its own torch.load then finds only allowed types."""
 
@@ -139,6 +157,8 @@ def guarded_read(read: Callable[..., Dict[str, Any]]) -> Callable[..., Dict[str,
 def guarded_ensemble(load: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(load)
     def load_model_ensemble_and_task(filenames: List[str], *args: Any, **kwargs: Any) -> Any:
+        if asked_overrides:
+            _refuse_unknown(map(load_checkpoint, filenames))
         try:
             return load(filenames, *args, **kwargs)
         except OSError as error:

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import functools
+import multiprocessing
 import os
 import re
 import signal
@@ -17,9 +18,10 @@ from hydra._internal import utils as hydra_utils
 from torch.multiprocessing import ProcessRaisedException
 
 from ..methods.contract import UsageError
+from . import checkpoints
 
 TASK = "translation_nar"
-DECODERS = ("fairseq-generate", "fairseq-interactive")
+DECODERS = ("generate", "interactive")
 HALVES = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16", "amp")
 NOT_ANSWERED = ("print_step", "retain_iter_history", "prefix_size", "score_reference")
 """Decode flags that fairseq-interactive takes and never looks at."""
@@ -28,13 +30,42 @@ Hook = Callable[..., Any]
 
 def is_decoder() -> bool:
     """Whether this process is one of the host's programs that decode, and not somebody's Python."""
-    return Path(sys.argv[0]).name in DECODERS
+    program = Path(sys.argv[0]).name.removeprefix("fairseq-").removesuffix(".py")
+    return program in DECODERS and host_module(program) is not None
+
+
+def host_module(name: str) -> Any:
+    """The program ``fairseq_cli.<name>`` where this process has it, also as ``python -m``; None where it has not."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return main if getattr(spec, "name", "") == f"fairseq_cli.{name}" else sys.modules.get(f"fairseq_cli.{name}")
+
+
+def program_of(main: Callable[..., Any]) -> str:
+    """Which of the host's programs a ``main`` is of; "" for anybody else's."""
+    module = getattr(main, "__module__", None) or ""
+    if module == "__main__":
+        module = getattr(sys.modules[module].__spec__, "name", "")
+    package, _, name = module.rpartition(".")
+    return name if package == "fairseq_cli" else ""
 
 
 def end_like_cat() -> None:
     """A program that decodes ends quietly when nobody reads its output any more. Can go when the host does so."""
     if is_decoder() and hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, _end_at_once)
+
+
+def _end_at_once(number: int, frame: Any) -> None:
+    """Dies of the signal, after the processes that load batches, which would show tracebacks of a lost parent."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the end of a loader for an accident
+    loaders = multiprocessing.active_children()
+    for loader in loaders:
+        loader.terminate()
+    for loader in loaders:
+        loader.join(1.0)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def one_line_hook(hook: Hook) -> Hook:
@@ -59,7 +90,7 @@ def checked_main(call_main: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(call_main)
     def checked_call_main(cfg: Any, main: Callable[..., None], **kwargs: Any) -> None:
         try:
-            check(cfg, main.__module__.rpartition(".")[2])
+            check(cfg, program_of(main))
             call_main(cfg, main, **kwargs)
         except ProcessRaisedException as error:
             found = re.search(r"\.UsageError: (.*)\s*$", str(error))
@@ -101,7 +132,7 @@ def check_hydra_train_too() -> None:
 
 def check_generate_too() -> None:
     """fairseq-generate begins without ``call_main``. Can go when it takes the same way as all others."""
-    generate = sys.modules.get("fairseq_cli.generate")
+    generate = host_module("generate")
     if generate is None or not hasattr(generate, "main"):
         return
     main = generate.main
@@ -112,7 +143,7 @@ def check_generate_too() -> None:
         check(cfg, "generate")
         return main(cfg)
 
-    generate.main = checked  # type: ignore[attr-defined]
+    generate.main = checked
 
 
 def check(cfg: Any, program: str) -> None:
@@ -201,6 +232,7 @@ class _Literals:
         if not isinstance(found, dict):
             example = "\"{'dropout': 0.1}\""
             raise UsageError(f"--model-overrides wants a dict of Python, such as {example}, not {text}")
+        checkpoints.asked_overrides = set(map(str, found))
         return found
 
 
@@ -210,13 +242,13 @@ def say_what_is_wrong_with_overrides() -> None:
     Can go when the host says which flag it is.
     """
     for name, reader in {"generate": "ast", "interactive": "ast", "validate": "eval"}.items():
-        module = sys.modules.get(f"fairseq_cli.{name}")
+        module = host_module(name)
         if module is not None:
             setattr(module, reader, _Literals if reader == "ast" else _Literals.literal_eval)
 
 
 def allow_empty_output() -> None:
     """A split or a shard without a sentence is decoded to nothing."""
-    generate = sys.modules.get("fairseq_cli.generate")
+    generate = host_module("generate")
     if generate is not None:
-        generate.StopwatchMeter = Stopwatch  # type: ignore[attr-defined]
+        generate.StopwatchMeter = Stopwatch

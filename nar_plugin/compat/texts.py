@@ -13,7 +13,9 @@ STATE = "text"
 
 
 def digest(dictionary: Any) -> str:
-    """Hash of the symbols in their order; how often each was seen does not matter."""
+    """Hash of the symbols in their order; how often each was seen does not matter. "" of a side that is no text."""
+    if dictionary is None:
+        return ""
     return hashlib.sha256("\n".join(dictionary.symbols).encode("utf-8", "surrogatepass")).hexdigest()
 
 

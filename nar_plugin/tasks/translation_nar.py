@@ -88,7 +88,7 @@ class TranslationNarTask(TranslationTask):
         self.inputs: Tuple[str, ...] = ()
         self.valid_subset = ""
         self.criterion: Any = None
-        self.is_metric_known = bool(cfg.disable_validation)
+        self.is_validation_checked = bool(cfg.disable_validation)
         self.text = texts.Text.of(src_dict, tgt_dict, cfg.source_lang, cfg.target_lang)
         if cfg.upsample_primary == -1:  # the host's default, under which several training sets have a size below 0
             cfg.upsample_primary = 1
@@ -238,18 +238,22 @@ class TranslationNarTask(TranslationTask):
     def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
         super().begin_epoch(epoch, model)
         self.epoch = epoch
-        if not self.is_metric_known:
-            self.is_metric_known = True
-            self._check_metric(model)
+        if not self.is_validation_checked:
+            self.is_validation_checked = True
+            self._check_validation(model)
 
-    def _check_metric(self, model: torch.nn.Module) -> None:
-        """Raises UsageError, before the first update, where validation gives no such --best-checkpoint-metric."""
+    def _check_validation(self, model: torch.nn.Module) -> None:
+        """Raises UsageError, before the first update, for a validation without a sentence or without the metric."""
         splits = [split for split in self.cfg.valid_subsets.split(",") if split in self.datasets]
         if self.criterion is None or not splits:
             return
         for split in splits:
             self._refuse_empty(split)
-        dataset = self.datasets[splits[0]]
+        if self.cfg.best_checkpoint_metric != "loss":  # which every criterion gives
+            self._check_metric(model, self.datasets[splits[0]])
+
+    def _check_metric(self, model: torch.nn.Module, dataset: Any) -> None:
+        """Raises UsageError where the validation of a sentence gives no such --best-checkpoint-metric."""
         device = next(model.parameters()).device
         sample = utils.apply_to_sample(lambda tensor: tensor.to(device), dataset.collater([dataset[0]]))
         was_training = model.training

@@ -152,7 +152,9 @@ def test_a_refiner_needs_a_latent_model_that_fits(
     complains(refused(data, tmp_path), "--latent-model")
     complains(refused(data, tmp_path, "--latent-model", tmp_path / "gone.pt"), "gone.pt")
     complains(refused(data, tmp_path, "--latent-model", student), "lanmt_continuous")
-    complains(refused(joint_data, tmp_path, *stands_on("lanmt_refiner")), "does not fit")
+    complains(refused(joint_data, tmp_path, *stands_on("lanmt_refiner")), "another source")
+    known = (*stands_on("lanmt_refiner"), "--allow-other-dictionary")
+    complains(refused(joint_data, tmp_path, *known), "does not fit")
 
 
 def test_a_refiner_s_latent_model_is_a_checkpoint_of_ours(teacher: Path, data: Path, tmp_path: Path) -> None:

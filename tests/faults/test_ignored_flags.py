@@ -55,6 +55,9 @@ def test_a_wrong_flag_for_the_data_is_one_line(data: Path, student: Path) -> Non
     complains(program("fairseq-train", data, *TASK, *STUDENT, *short, "--dataset-impl", "raw"), "--dataset-impl raw")
     for wrong in ("{'a':", "[1]", "dropout=0.1"):
         complains(program("fairseq-generate", *words, "--model-overrides", wrong), "--model-overrides", wrong)
+    for name in ("fairseq-generate", "fairseq-validate"):
+        unknown = program(name, *words, "--max-tokens", 500, "--model-overrides", "{'droput': 0.1, 'dropout': 0.1}")
+        complains(unknown, "--model-overrides", "droput")
     interactive = program("fairseq-interactive", *words, "--model-overrides", "{")
     complains(interactive, "--model-overrides")
     validate = program("fairseq-validate", *words, "--max-tokens", 500, "--model-overrides", "__import__('os')")

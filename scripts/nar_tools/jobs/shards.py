@@ -21,7 +21,6 @@ from ..errors import ToolError
 
 KEPT = re.compile(rb"[SH]-|Generate train")
 LAST = b"Generate train"
-NO_BATCH = b"num_sentences / gen_timer.sum"
 PATIENCE = 10
 """Seconds that a program has to end after it was asked to."""
 EVERY = {True: 1.0, False: 20.0}
@@ -130,19 +129,12 @@ class Shard:
         """Accepts what the process said if it is whole, and else says why it is not."""
         assert self.process
         status = self.process.wait()
-        self._accept_empty()
         if not self._error and is_whole(self.part):
             self.part.replace(self.done)
             return None
         said = b"".join(last_lines(self.log, 1)).decode(errors="replace")
         reason = self._error or said or f"fairseq-generate ended with status {status}"
         return f"shard {self.number} failed: {reason} (all of it: {self.log})"
-
-    def _accept_empty(self) -> None:
-        """fairseq-generate divides by its time, and a shard without a batch takes none: there was nothing to say."""
-        is_silent = self.part.is_file() and not self.part.stat().st_size
-        if is_silent and any(NO_BATCH in line for line in last_lines(self.log, 4)):
-            self.part.write_bytes(LAST + b": nothing\n")
 
 
 class Heard:
