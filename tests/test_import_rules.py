@@ -15,7 +15,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 STANDARD = frozenset(
     "argparse ast atexit collections contextlib dataclasses enum fileinput functools hashlib io itertools json logging "
-    "math os pathlib pickle queue re signal struct sys threading time types typing warnings weakref".split()
+    "math multiprocessing os pathlib pickle queue re signal struct sys threading time types typing warnings "
+    "weakref".split()
 )
 """What the package uses of the standard library: none of it talks to a network or starts a program."""
 
@@ -43,7 +44,9 @@ FOLDERS: dict[str, set[str]] = {
     "compat": EVERYWHERE | COMPAT | {"fairseq"},
     # a file repairs one part of the host, and knows of no other but what stands beside a checkpoint
     "compat.checkpoints": HOST | EVERYWHERE | {f"{PACKAGE}.compat.texts"},
-    **{f"compat.{name}": HOST | EVERYWHERE for name in ("data", "flags", "programs", "streams", "texts")},
+    # what was given to --model-overrides is held against the checkpoints that are read
+    "compat.programs": HOST | EVERYWHERE | {f"{PACKAGE}.compat.checkpoints"},
+    **{f"compat.{name}": HOST | EVERYWHERE for name in ("data", "flags", "streams", "texts")},
     "methods": EVERYWHERE | SHARED_METHODS,
     # the records and the options know no method and no network
     "methods.contract": EVERYWHERE,
