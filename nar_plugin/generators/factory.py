@@ -5,7 +5,7 @@ import weakref
 from typing import Any, Mapping
 
 from ..methods.contract import AnyModel, UsageError
-from ..methods.options import ABOUT, About, Options, about_of, every_option, filled, flag_of
+from ..methods.options import ABOUT, About, Engine, Options, about_of, every_option, filled, flag_of
 from ..methods.symbols import Symbols
 from .candidates import Teacher
 from .loop import RefinementGenerator
@@ -80,7 +80,7 @@ def warn_of_idle_task_flags(args: Any, cfg: Any, host_flags: Mapping[str, Any]) 
     if getattr(args, "print_step", False):
         raise UsageError("--print-step: an autoregressive --arch makes no refinement steps; leave it out")
     flags = given(args, cfg, host_flags)
-    ours = {"keep_history", *(name for name, about in OPTIONS.items() if not about.host_flag)}
+    ours = {"keep_history", *(name for name, about in OPTIONS.items() if not about.host_flag)} - set(about_of(Engine))
     ours |= {name for flag, name in OF_HOST.items() if flag.startswith("iter_decode")}
     ours |= {flag for flag in host_flags if flag.startswith("iter_decode")}
     idle = sorted(flags[name] for name in ours & set(flags))

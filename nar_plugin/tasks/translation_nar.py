@@ -28,7 +28,7 @@ from ..generators import factory
 from ..methods import noise, options
 from ..methods.contract import UsageError
 from ..methods.symbols import Symbols
-from . import scoring, texts
+from . import engines, scoring, texts
 from .truncation import at_least_longest, cut_to
 
 logger = logging.getLogger(__name__)
@@ -204,6 +204,7 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(
                 "--sacrebleu has no effect in this release of fairseq: leave it out, take --scoring sacrebleu"
             )
+        engines.prepare(models, str(self.cfg.engine))
         host_flags = compat.decode_flags()
         if not factory.is_decoding_model(models[0]):
             if any(map(factory.is_decoding_model, models)):

@@ -1,0 +1,49 @@
+"""How a decode computes its networks: what ``--engine`` makes of loaded models."""
+
+from typing import Any, Dict, List
+
+import torch
+from torch import nn
+
+from .. import compat
+from ..generators import factory
+from ..methods import int8
+from ..methods.contract import Pass, UsageError
+
+
+def prepare(models: List[Any], engine: str) -> None:
+    """Turn the models of a decode, in place and for good, into what ``--engine`` names; safe to call again.
+
+    Raises UsageError where the device, the processor or the models' precision do not have it.
+    """
+    if engine == "eager":
+        return
+    weight = next(models[0].parameters())
+    if weight.dtype == torch.float16:
+        raise UsageError(f"--engine {engine}: not with --fp16")
+    for model in models:
+        PREPARE[engine](model, weight.device)
+
+
+def to_int8(model: Any, device: torch.device) -> None:
+    """All linear maps in whole numbers (``methods.int8``)."""
+    if device.type != "cpu":
+        raise UsageError("--engine int8: on a CPU alone (--cpu)")
+    int8.input_most()  # which says where there are no kernels
+    done: Dict[nn.Module, nn.Module] = {}
+    if factory.is_decoding_model(model):
+        passes = {name: Pass(int8.quantised(one.module, done), one.counts_as) for name, one in model.passes.items()}
+        model.passes = passes
+    else:
+        compat.attend_by_modules(model)
+        int8.quantised(model, done)
+
+
+def to_bfloat16(model: Any, device: torch.device) -> None:
+    """All weights and states in bfloat16, probabilities in float32."""
+    if not compat.has_bfloat16(device):
+        raise UsageError("--engine bf16: this processor has no bfloat16, which would be slower than float32 there")
+    model.to(torch.bfloat16)
+
+
+PREPARE = {"int8": to_int8, "bf16": to_bfloat16}
