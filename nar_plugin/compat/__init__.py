@@ -36,7 +36,7 @@ from .checkpoints import (
     why_not_written,
 )
 from .data import end_loading
-from .engines import attend_by_modules, has_bfloat16
+from .engines import attend_by_modules, expect_many_shapes, has_bfloat16, layers_of
 from .flags import decode_flags, registered_model
 from .programs import end_like_cat, is_decoder
 from .streams import tolerate_bad_text
@@ -53,9 +53,11 @@ __all__ = [
     "digest",
     "end_like_cat",
     "end_loading",
+    "expect_many_shapes",
     "has_bfloat16",
     "is_decoder",
     "last_read",
+    "layers_of",
     "load_checkpoint",
     "load_model",
     "load_weights",

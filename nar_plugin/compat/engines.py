@@ -1,7 +1,10 @@
 """What the machine offers to compute with, and the host's networks for those who replace parts of them."""
 
+from typing import List
+
 import torch
 from fairseq.modules import MultiheadAttention
+from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 from torch import nn
 
 
@@ -19,3 +22,17 @@ def attend_by_modules(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, MultiheadAttention):
             module.skip_embed_dim_check = True
+
+
+def expect_many_shapes() -> None:
+    """A pass is compiled anew where a size is 1, and with a mask and without: torch gives up after 8 such changes."""
+    from torch._dynamo import config as dynamo_config  # which takes seconds to load
+
+    name = "recompile_limit" if hasattr(dynamo_config, "recompile_limit") else "cache_size_limit"  # until torch 2.6
+    setattr(dynamo_config, name, 64)
+
+
+def layers_of(model: nn.Module) -> List[nn.Module]:
+    """The layers of the host's encoder and decoder: what stands around them branches on data."""
+    kinds = TransformerEncoderLayerBase, TransformerDecoderLayerBase
+    return [module for module in model.modules() if isinstance(module, kinds)]

@@ -1,6 +1,6 @@
 """Linear maps in whole numbers of eight bits: a scale a row of the weights, and one a row of the input.
 
-y = s_x · s_w · (x̂ ŵᵀ) + b, with x̂ = round(x / s_x), s_x the largest entry of the row over the largest number, and so for
+y = s_x · s_w · (x̂ ŵᵀ) + b, with x̂ = round(x / s_x), s_x the largest entry of the row over the largest number, so for
 the rows of w. Whole numbers add up exactly, and no row of the input has a part in the scale of another, so a row's
 result does not depend on what stands beside it in the batch. (One scale for the whole input, as
 ``torch.ao.quantization.quantize_dynamic`` has it, is a little faster and breaks that.)
@@ -10,6 +10,7 @@ by, the next rounding to eight bits would enlarge.
 """
 
 import functools
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,7 +42,10 @@ def packed(weight: Tensor) -> Any:
     weight = weight.detach().float().cpu()
     scales = weight.abs().amax(1).double().clamp(min=1e-30) / MOST
     zeros = torch.zeros(len(weight), dtype=torch.int64)
-    with _kernels():
+    with _kernels(), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # torch is to give up tensors of such a type for torchao
         rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         return torch.ops.quantized.linear_prepack(rounded, None)
 
@@ -66,20 +70,22 @@ def input_most() -> int:
 
 
 def by_rows(x: Tensor, weight: Any, bias: Tensor | None, most: int) -> Tensor:
-    """The map of (…, I) to (…, O): each row divided by its largest entry, and multiplied back."""
+    """The map of (…, I) to (…, O): each row divided by its largest entry, and multiplied back in place."""
     scale = x.abs().amax(-1, keepdim=True)
     # a row of zeros: the quotients are no numbers, the product is some number, and times 0 it is right
     y = product(x / scale, weight, most)
-    return y * scale if bias is None else torch.addcmul(bias, y, scale)
+    return y.mul_(scale) if bias is None else torch.addcmul(bias, y, scale, out=y)
 
 
 class Linear(nn.Module):
     """In place of an ``nn.Linear``."""
 
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.bias = linear.bias
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
         self.packed, self.most = packed(linear.weight), input_most()
 
     def forward(self, x: Tensor) -> Tensor:

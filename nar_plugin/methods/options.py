@@ -123,8 +123,8 @@ class Engine(Options):
 
     engine: str = option(
         "eager",
-        "int8: linear maps in whole numbers, a scale a token (CPU); bf16: all in bfloat16; compiled: torch.compile, on a "
-        "GPU CUDA graphs",
+        "int8: linear maps in whole numbers, a scale a token (CPU); bf16: all in bfloat16; compiled: torch.compile, "
+        "on a GPU CUDA graphs",
         choices=ENGINES,
     )
 

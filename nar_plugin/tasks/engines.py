@@ -1,5 +1,7 @@
 """How a decode computes its networks: what ``--engine`` makes of loaded models."""
 
+import os
+import shutil
 from typing import Any, Dict, List
 
 import torch
@@ -33,7 +35,7 @@ def to_int8(model: Any, device: torch.device) -> None:
     done: Dict[nn.Module, nn.Module] = {}
     if factory.is_decoding_model(model):
         passes = {name: Pass(int8.quantised(one.module, done), one.counts_as) for name, one in model.passes.items()}
-        model.passes = passes
+        model.passes.update(passes)  # in place: a model that stands on another shares them with it
     else:
         compat.attend_by_modules(model)
         int8.quantised(model, done)
@@ -46,4 +48,19 @@ def to_bfloat16(model: Any, device: torch.device) -> None:
     model.to(torch.bfloat16)
 
 
-PREPARE = {"int8": to_int8, "bf16": to_bfloat16}
+def to_compiled(model: Any, device: torch.device) -> None:
+    """Each pass by ``torch.compile``, for any shape, and each layer of fairseq's own; on a GPU as CUDA graphs."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and not shutil.which(compiler):
+        raise UsageError(f"--engine compiled: no C++ compiler {compiler}; install one, or name another in CXX")
+    compat.expect_many_shapes()
+    mode = "default" if device.type == "cpu" else "reduce-overhead"
+    if not factory.is_decoding_model(model):
+        for layer in compat.layers_of(model):
+            layer.compile(mode=mode, dynamic=True)
+        return
+    for name, one in model.passes.items():
+        model.passes[name] = Pass(torch.compile(one.module, mode=mode, dynamic=True, fullgraph=True), one.counts_as)
+
+
+PREPARE = {"int8": to_int8, "bf16": to_bfloat16, "compiled": to_compiled}
