@@ -13,7 +13,7 @@ import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +43,7 @@ def packed(weight: Tensor) -> Any:
     scales = weight.abs().amax(1).double().clamp(min=1e-30) / MOST
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     with _kernels(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # torch is to give up tensors of such a type for torchao
+        warnings.simplefilter("ignore")  # torch is to give up tensors of such a type for torchao
         rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         return torch.ops.quantized.linear_prepack(rounded, None)
 
@@ -112,7 +110,7 @@ def quantised(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
         return done[module]
     done[module] = module
     if hasattr(module, "is_exact"):
-        module.is_exact = True
+        cast(Any, module).is_exact = True
     if type(module) is nn.Linear:
         done[module] = Linear(module)
     elif isinstance(module, Projection):

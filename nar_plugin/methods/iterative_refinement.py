@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import noise
-from .transformer import Memory, Stack, TokenEmbedding, others, mean_over
+from .transformer import Memory, Stack, TokenEmbedding, mean_over, others
 
 REPEAT, REPLACE, SWAP = 0, 1, 2
 LIGHTEST, HEAVIEST = 0.1, 0.9

@@ -60,7 +60,8 @@ def to_compiled(model: Any, device: torch.device) -> None:
             layer.compile(mode=mode, dynamic=True)
         return
     for name, one in model.passes.items():
-        model.passes[name] = Pass(torch.compile(one.module, mode=mode, dynamic=True, fullgraph=True), one.counts_as)
+        network: Any = torch.compile(one.module, mode=mode, dynamic=True, fullgraph=True)
+        model.passes[name] = Pass(network, one.counts_as)
 
 
 PREPARE = {"int8": to_int8, "bf16": to_bfloat16, "compiled": to_compiled}

@@ -3,9 +3,7 @@
 from typing import Any
 
 import pytest
-import torch
 
-from nar_plugin.methods.contract import UsageError
 from nar_plugin.tasks import engines
 from tests import tiny
 
