@@ -14,7 +14,7 @@ PACKAGE = ROOT.name
 FILES = sorted(ROOT.rglob("*.py"))
 
 STANDARD = frozenset(
-    "argparse ast atexit collections contextlib dataclasses enum fileinput functools hashlib io itertools json logging "
+    "argparse ast atexit collections contextlib ctypes dataclasses enum fileinput functools hashlib io itertools json logging "
     "math multiprocessing os pathlib pickle queue re signal struct sys threading time types typing warnings "
     "weakref".split()
 )

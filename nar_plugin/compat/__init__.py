@@ -36,7 +36,7 @@ from .checkpoints import (
     why_not_written,
 )
 from .data import end_loading
-from .engines import attend_by_modules, expect_many_shapes, has_bfloat16, layers_of
+from .engines import attend_by_modules, expect_many_shapes, has_bfloat16, keep_freed_memory, layers_of
 from .flags import decode_flags, registered_model
 from .programs import end_like_cat, is_decoder
 from .streams import tolerate_bad_text
@@ -56,6 +56,7 @@ __all__ = [
     "expect_many_shapes",
     "has_bfloat16",
     "is_decoder",
+    "keep_freed_memory",
     "last_read",
     "layers_of",
     "load_checkpoint",

@@ -1,5 +1,6 @@
 """What the machine offers to compute with, and the host's networks for those who replace parts of them."""
 
+import ctypes
 from typing import List
 
 import torch
@@ -8,11 +9,26 @@ from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, Trans
 from torch import nn
 
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Options of glibc's ``mallopt``: how much free memory is kept at the top; how many blocks are the system's own."""
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether it multiplies in bfloat16 by instructions of its own."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def keep_freed_memory() -> None:
+    """Let memory that was freed serve the next pass. glibc gives large blocks back to the system, and the pages of new
+    ones, which the system zeroes, cost more than what is computed in them: a copy of a batch's logits takes seven times
+    as long. The process stays as large as it was at its largest. Can go when torch's allocator keeps blocks on a CPU.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
+    if set_option is not None:
+        set_option(M_MMAP_MAX, 0)
+        set_option(M_TRIM_THRESHOLD, -1)
 
 
 def attend_by_modules(model: nn.Module) -> None:

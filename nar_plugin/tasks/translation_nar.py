@@ -200,6 +200,7 @@ class TranslationNarTask(TranslationTask):
     ) -> Any:
         if compat.is_decoder():
             compat.end_like_cat()
+            compat.keep_freed_memory()
         if getattr(args, "sacrebleu", False):
             raise UsageError(
                 "--sacrebleu has no effect in this release of fairseq: leave it out, take --scoring sacrebleu"
