@@ -230,8 +230,8 @@ TOOL_FOLDERS: dict[str, set[str]] = {
     "measure": SHARED
     | MEASURED
     | OF_THE_PLUGIN
-    | {PACKAGE, "torch", "numpy", "matplotlib", "sacrebleu"}
-    | fairseq("checkpoint_utils", "data", "dataclass", "hub_utils", "options", "tasks", "utils")
+    | {PACKAGE, "torch", "numpy", "matplotlib", "sacrebleu", "ctranslate2"}
+    | fairseq("checkpoint_utils", "data", "dataclass", "hub_utils", "models.transformer", "options", "tasks", "utils")
     | {"fairseq_cli.interactive"},
     "jobs": SHARED | COMPAT | {"nar_tools.jobs", "torch", "tqdm"} | fairseq("data"),
     "installation": SHARED | {"nar_tools.installation"},
