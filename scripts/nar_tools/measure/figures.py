@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 from ..errors import ToolError
 from ..files import whole
-from .results import Row, check_all
+from .results import Row, check_all, short_name
 
 Point = Tuple[float, float]
 
@@ -77,7 +77,7 @@ class Chart:
 
 
 def is_autoregressive(name: str) -> bool:
-    return name.startswith("ar-")
+    return name.startswith(("ar-", "ct2-"))
 
 
 def family_of(name: str) -> str:
@@ -215,7 +215,7 @@ def throughput(rows: Sequence[Row]) -> Chart:
     rows = [row for row in rows if row["throughput"]]
     about = f"{conditions(rows)}. Sentences sorted by length, a batch at a time."
     series = [
-        Series(row["id"], tuple(sorted((float(size), rate) for size, rate in row["throughput"].items())))
+        Series(short_name(row), tuple(sorted((float(size), rate) for size, rate in row["throughput"].items())))
         for row in rows
     ]
     return Chart(

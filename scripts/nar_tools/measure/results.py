@@ -5,7 +5,7 @@ batch 1 over ``timed_sentences`` sentences, for each the median of the repeats; 
 
 | field | unit | meaning |
 |---|---|---|
-| id | | name of the system; `ar-greedy` and `ar-beamN` are the teacher, other `ar-` models are autoregressive too |
+| id | | `ar-greedy` and `ar-beamN` are the teacher, other `ar-` and `ct2-` ones are autoregressive too |
 | arch | | architecture of the first checkpoint of `--path` |
 | train | words | the training choice: raw, distilled, ... |
 | decode_flags | | the flags of fairseq-generate |
@@ -148,6 +148,11 @@ def name_of(row: Row) -> str:
     """The key for a reader."""
     forced = row["forced_length"]
     return f"{row['id']} (size {row['size']}, {row['device']}{f', forced length {forced}' if forced else ''})"
+
+
+def short_name(row: Row) -> str:
+    """The id, and the forced length where there is one: for tables and figures that hold rows of several."""
+    return f"{row['id']}, {row['forced_length']} tokens" if row["forced_length"] else str(row["id"])
 
 
 def read(path: Path) -> List[Row]:

@@ -3,7 +3,7 @@
 from typing import List, Optional, Sequence
 
 from ..errors import ToolError
-from .results import Row
+from .results import Row, short_name
 from .tables import UNKNOWN, aligned, conditions
 
 
@@ -23,8 +23,8 @@ def verdict(row: Row) -> str:
     """The crossing in words."""
     size = crossing(row)
     if size is not None:
-        return f"{row['id']}: at batch {size} already slower than {row['competitor']}"
-    return f"{row['id']}: at no size of batch slower than {row['competitor']}"
+        return f"{short_name(row)}: at batch {size} already slower than {row['competitor']}"
+    return f"{short_name(row)}: at no size of batch slower than {row['competitor']}"
 
 
 def table(rows: Sequence[Row], markdown: bool = False) -> str:
@@ -36,7 +36,7 @@ def table(rows: Sequence[Row], markdown: bool = False) -> str:
     cells = [["system", "engine", *map(str, sizes)]]
     for row in rows:
         rates = (row["throughput"].get(str(size)) for size in sizes)
-        cells.append([row["id"], row["engine"], *(UNKNOWN if rate is None else f"{rate:.1f}" for rate in rates)])
+        cells.append([short_name(row), row["engine"], *(UNKNOWN if rate is None else f"{rate:.1f}" for rate in rates)])
     lines = [f"sentences a second, by sentences in a batch, sorted by length ({conditions(rows)})"]
     lines += [verdict(row) for row in rows if row["competitor_throughput"] and row["competitor"] != row["id"]]
     if any(row["noisy"] for row in rows):
