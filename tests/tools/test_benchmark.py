@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +17,7 @@ from nar_tools.errors import ToolError
 from nar_tools.measure import clock, entrants, results, runs, timed
 from tests import tiny
 from tests.end_to_end.programs import PLUGIN, TASK, Outcome, complains, console, succeed, tagged
-
-VERB = (sys.executable, "-m", "nar_tools")
+from tests.tools.conftest import FORCED, VERB
 
 
 class StubWorker:
@@ -326,22 +324,6 @@ def test_a_system_that_cannot_be_measured_ends_the_run_with_one_line(
     complains(done, "nar benchmark: ", complaint)
     assert done.code == 2
     assert not (tmp_path / "results.json").exists()
-
-
-@pytest.fixture
-def joined(corpus: Path, data: Path, tmp_path: Path) -> Path:
-    """Four pairs of 7 tokens a side."""
-    texts = [tmp_path / f"joined.{side}" for side in ("src", "tgt")]
-    inputs = [corpus / f"test.{side}" for side in ("src", "tgt")]
-    counts = ("--length", 7, "--lines", 4)
-    assert console([*VERB, "join", "--input", *inputs, "--output", *texts, *counts]).code == 0
-    dictionary = ("--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt")
-    langs = ("--source-lang", "src", "--target-lang", "tgt")
-    succeed("fairseq-preprocess", *langs, "--testpref", tmp_path / "joined", *dictionary, "--destdir", tmp_path / "bin")
-    return tmp_path / "bin"
-
-
-FORCED = "--min-len {0} --max-len-a 0 --max-len-b {0}"
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from nar_tools.measure import conversion, entrants, results, runs
 from nar_tools.measure.translated import Translated
 from tests import tiny
 from tests.end_to_end.programs import PLUGIN, complains, console
+from tests.tools.conftest import FORCED, VERB
 
 SIZES = {"embed_dim": 16, "ffn_embed_dim": 32, "attention_heads": 2, "layers": 2}
 DEEP_SHALLOW = {"encoder_layers": 3, "decoder_layers": 1}
@@ -225,21 +226,8 @@ def test_only_systems_of_ctranslate2_are_held_against_fairseq() -> None:
 
 
 def benchmark(data: Path, output: Path, *words: Any) -> Any:
-    return console(
-        [
-            sys.executable,
-            "-m",
-            "nar_tools",
-            "benchmark",
-            data,
-            "--output",
-            output,
-            "--allow-noise",
-            "--repeats",
-            1,
-            *words,
-        ]
-    )
+    once = ("--allow-noise", "--repeats", 1)
+    return console([*VERB, "benchmark", data, "--output", output, *once, *words])
 
 
 @pytest.mark.slow
@@ -284,3 +272,15 @@ def test_what_ctranslate2_cannot_decode_ends_the_run_with_one_line(
     words = ("--reference", corpus / "test.tgt", "--system", "a", flags.format(student=student, teacher=teacher))
     complains(benchmark(data, tmp_path / "results.json", *words), "nar benchmark: ", complaint)
     assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_a_forced_length_times_ctranslate2_too(joined: Path, teacher: Path, tmp_path: Path) -> None:
+    flags, output = f"--path {teacher} --user-dir {PLUGIN} --task translation_nar", tmp_path / "results.json"
+    systems = ["--system", "ct2-beam5", f"{flags} --engine ctranslate2 {FORCED.format(7)}"]
+    done = benchmark(joined, output, "--forced-length", 7, *systems)
+    assert done.code == 0, done.stderr
+    (row,) = results.read(output)
+    assert row["forced_length"] == 7 and row["timed_sentences"] == 4 and row["agreement"] == 100
+    done = benchmark(joined, output, "--forced-length", 6, *systems)
+    complains(done, "nar benchmark: ", "ct2-beam5: hypotheses of 7 tokens, not of 6")

@@ -1,7 +1,8 @@
 """results.json: a list of rows, one a system, size, device and forced length, written by programs and never by hand.
 
-Every field stands in every row; null where it is not known. Times are wall milliseconds of ``task.inference_step`` at
-batch 1 over ``timed_sentences`` sentences, for each the median of the repeats; ratios are of medians over sentences.
+Every field stands in every row; null where it is not known. Times are wall milliseconds of ``task.inference_step`` (of
+CTranslate2: of its ``translate_batch``, from lists of words to lists of words) at batch 1 over ``timed_sentences``
+sentences, for each the median of the repeats; ratios are of medians over sentences.
 
 | field | unit | meaning |
 |---|---|---|
@@ -10,7 +11,7 @@ batch 1 over ``timed_sentences`` sentences, for each the median of the repeats; 
 | train | words | the training choice: raw, distilled, ... |
 | decode_flags | | the flags of fairseq-generate |
 | forced_length | tokens | of every hypothesis, forced, end symbol not counted; null where lengths are free |
-| passes | calls | decoder calls a sentence at batch 1; a call that holds several candidates counts once |
+| passes | calls | decoder calls a sentence at batch 1; several candidates count once; null for CTranslate2's beams |
 | bleu | % | detokenised sacreBLEU on the raw reference, of all sentences |
 | chrf | % | chrF2, likewise |
 | signature | | sacreBLEU's signatures of both |
