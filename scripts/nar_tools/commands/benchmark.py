@@ -11,9 +11,9 @@ batches, for the scores. Then all decode the same sample, a sentence at a time, 
 
 --engine ctranslate2 and ctranslate2-int8: CTranslate2 decodes an autoregressive transformer of fairseq in its stead,
 from ids to ids, with the beam, lengths and length penalty that the flags say. Before any time counts its tokens in
-float32 must be fairseq's in 99 % of the sentences (where --min-len forbids the end, greedily: there the two weigh a beam
-differently). Other engines are flags of the plugin's task. With --competitor ID every row says how it compares with
-that system.
+float32 must be fairseq's in 99 % of the sentences; where --min-len forbids the end symbol both search greedily for
+this, since they weigh the hypotheses of a beam differently. Other engines are flags of the plugin's task. With
+--competitor ID every row says how it compares with that system.
 
 With --batch-sizes N... also the throughput, in sentences a second, of the timed sentences in batches of these sizes,
 sorted by length; the systems take turns.

@@ -1,8 +1,8 @@
 """CTranslate2's form of a loaded model: what the clock measures our systems against.
 
 The specification is filled by the functions of CTranslate2's own converter. The converter itself is passed by: it loads
-the checkpoint anew, whose options are a Namespace, only where any pickled object is let in, and wants both stacks to have
-the same heads and places of their norms.
+the checkpoint anew, its options being a Namespace only where any pickled object is let in, and wants both stacks to
+have the same number of heads and their norms in the same places.
 """
 
 import importlib
