@@ -14,9 +14,9 @@ PACKAGE = ROOT.name
 FILES = sorted(ROOT.rglob("*.py"))
 
 STANDARD = frozenset(
-    "argparse ast atexit collections contextlib ctypes dataclasses enum fileinput functools hashlib io itertools json logging "
-    "math multiprocessing os pathlib pickle queue re signal struct sys threading time types typing warnings "
-    "weakref".split()
+    "argparse ast atexit collections contextlib ctypes dataclasses enum fileinput functools hashlib io itertools json "
+    "logging math multiprocessing os pathlib pickle queue re signal shutil struct sys threading time types "
+    "typing warnings weakref".split()
 )
 """What the package uses of the standard library: none of it talks to a network or starts a program."""
 
@@ -46,7 +46,7 @@ FOLDERS: dict[str, set[str]] = {
     "compat.checkpoints": HOST | EVERYWHERE | {f"{PACKAGE}.compat.texts"},
     # what was given to --model-overrides is held against the checkpoints that are read
     "compat.programs": HOST | EVERYWHERE | {f"{PACKAGE}.compat.checkpoints"},
-    **{f"compat.{name}": HOST | EVERYWHERE for name in ("data", "flags", "streams", "texts")},
+    **{f"compat.{name}": HOST | EVERYWHERE for name in ("data", "engines", "flags", "streams", "texts")},
     "methods": EVERYWHERE | SHARED_METHODS,
     # the records and the options know no method and no network
     "methods.contract": EVERYWHERE,
@@ -71,13 +71,14 @@ FOLDERS: dict[str, set[str]] = {
     "generators.reference": EVERYWHERE | METHODS | LEAVES | {f"{PACKAGE}.generators.loop"},
     "generators.loop": EVERYWHERE | METHODS | LEAVES,
     "tasks": EVERYWHERE | COMPAT,
+    "tasks.engines": EVERYWHERE | METHODS | COMPAT | {f"{PACKAGE}.generators.factory"},
     "tasks.scoring": EVERYWHERE | {"sacrebleu"},
     "tasks.truncation": EVERYWHERE | {"numpy"} | fairseq("data"),
     # batches are numpy's and BLEU is sacrebleu's, as in the host's own task
     "tasks.translation_nar": EVERYWHERE
     | METHODS
     | COMPAT
-    | {f"{PACKAGE}.tasks.{name}" for name in ("scoring", "texts", "truncation")}
+    | {f"{PACKAGE}.tasks.{name}" for name in ("engines", "scoring", "texts", "truncation")}
     | {f"{PACKAGE}.generators.factory", "omegaconf.II", "numpy", "sacrebleu"}
     | fairseq("tasks", "data", "dataclass", "utils", "logging"),
 }

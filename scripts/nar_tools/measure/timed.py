@@ -40,13 +40,17 @@ def recorded(places: Sequence[Place]) -> Iterator[List[Call]]:
 
         return record
 
+    own = [vars(owner).get(name) for owner, name in places]  # a compiled module has a forward of its own
     for owner, name in places:
         setattr(owner, name, recorder(getattr(owner, name)))
     try:
         yield calls
     finally:
-        for owner, name in places:
-            delattr(owner, name)
+        for (owner, name), before in zip(places, own):
+            if before is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
 
 
 def replay(calls: List[Call]) -> None:
