@@ -72,13 +72,14 @@ FOLDERS: dict[str, set[str]] = {
     "generators.loop": EVERYWHERE | METHODS | LEAVES,
     "tasks": EVERYWHERE | COMPAT,
     "tasks.engines": EVERYWHERE | METHODS | COMPAT | {f"{PACKAGE}.generators.factory"},
+    "tasks.shortlists": EVERYWHERE | METHODS | COMPAT,
     "tasks.scoring": EVERYWHERE | {"sacrebleu"},
     "tasks.truncation": EVERYWHERE | {"numpy"} | fairseq("data"),
     # batches are numpy's and BLEU is sacrebleu's, as in the host's own task
     "tasks.translation_nar": EVERYWHERE
     | METHODS
     | COMPAT
-    | {f"{PACKAGE}.tasks.{name}" for name in ("engines", "scoring", "texts", "truncation")}
+    | {f"{PACKAGE}.tasks.{name}" for name in ("engines", "scoring", "shortlists", "texts", "truncation")}
     | {f"{PACKAGE}.generators.factory", "omegaconf.II", "numpy", "sacrebleu"}
     | fairseq("tasks", "data", "dataclass", "utils", "logging"),
 }
@@ -227,14 +228,14 @@ TOOL_FOLDERS: dict[str, set[str]] = {
     "provenance": set(),
     # a verb is thin: what computes stands below, and no verb needs another
     "commands": SHARED | MEASURED | {"nar_tools.jobs", "nar_tools.installation", "nar_tools.runtime"},
-    "text": SHARED | {"nar_tools.text", "sacremoses", "subword_nmt"},
+    "text": SHARED | {"nar_tools.text", "sacremoses", "subword_nmt", "thot"},
     "measure": SHARED
     | MEASURED
     | OF_THE_PLUGIN
     | {PACKAGE, "torch", "numpy", "matplotlib", "sacrebleu", "ctranslate2"}
     | fairseq("checkpoint_utils", "data", "dataclass", "hub_utils", "models.transformer", "options", "tasks", "utils")
     | {"fairseq_cli.interactive"},
-    "jobs": SHARED | COMPAT | {"nar_tools.jobs", "torch", "tqdm"} | fairseq("data"),
+    "jobs": SHARED | COMPAT | {"nar_tools.jobs", "nar_tools.text", "torch", "tqdm"} | fairseq("data"),
     "installation": SHARED | {"nar_tools.installation"},
     # what decodes exported models must run where neither fairseq nor torch is
     "runtime": SHARED | {"nar_tools.runtime", "numpy", "onnxruntime"},

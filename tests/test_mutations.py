@@ -23,6 +23,7 @@ from nar_plugin.methods import (
     mask_predict,
     noise,
     prediction,
+    shortlist,
     transformer,
 )
 from tests.architectures import test_iterative_refinement as whole_refinement
@@ -30,6 +31,7 @@ from tests.architectures import test_lanmt as whole_lanmt
 from tests.architectures import test_lanmt_continuous as whole_continuous
 from tests.architectures import test_lanmt_refiner as whole_refiner
 from tests.architectures import test_mask_predict as whole_mask_predict
+from tests.architectures import test_shortlists as lists
 from tests.criterions import test_elbo_length as elbo
 from tests.methods import test_cache as caches
 from tests.methods import test_gaussian as gaussians
@@ -46,7 +48,7 @@ Mutation = tuple[str, str, Check]
 
 MODULES = (
     *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner),
-    *(cache, gaussian, lengths, noise, prediction, transformer),
+    *(cache, gaussian, lengths, noise, prediction, shortlist, transformer),
 )
 SOURCES = {module: inspect.getsource(module) for module in MODULES}
 
@@ -817,6 +819,39 @@ MUTATIONS: dict[str, list[Mutation]] = {
         ),
         ("int(counts.max())", "int(counts.min())", compaction_changes_nothing),
         ("device=order.device) < counts", "device=order.device) <= counts", compaction_changes_nothing),
+    ],
+    "shortlist": [
+        (
+            " | (filled == symbols.bos)",
+            "",
+            lists.test_special_symbols_are_never_allowed_but_the_end_and_the_unknown_word,
+        ),
+        (
+            " - {symbols.pad, symbols.bos}",
+            "",
+            lists.test_special_symbols_are_never_allowed_but_the_end_and_the_unknown_word,
+        ),
+        (
+            "symbols.eos, symbols.unk}",
+            "symbols.eos}",
+            lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
+        ),
+        (
+            "is_allowed[:, self.always] = True",
+            "pass",
+            lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
+        ),
+        (
+            "self.rows[source]",
+            "self.rows[source[:1]]",
+            lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
+        ),
+        (
+            "is_allowed[:, words], (0, missing))",
+            "is_allowed[:, words], (0, missing), value=True)",
+            lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
+        ),
+        ("is_allowed.any(0)", "is_allowed.all(0)", lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all),
     ],
 }
 """By method, then what methods share: the right text, a wrong one, and a check that then fails."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .transformer import Projection
@@ -37,15 +38,20 @@ def _kernels() -> Iterator[None]:
         torch.backends.quantized.engine = before
 
 
-def packed(weight: Tensor) -> Any:
-    """(O, I) weights as the kernel wants them, rounded, with a scale a row. The one place that asks torch to."""
+def rounded(weight: Tensor) -> Tensor:
+    """(O, I) weights in whole numbers, with a scale a row."""
     weight = weight.detach().float().cpu()
     scales = weight.abs().amax(1).double().clamp(min=1e-30) / MOST
     zeros = torch.zeros(len(weight), dtype=torch.int64)
-    with _kernels(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch is to give up tensors of such a type for torchao
-        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-        return torch.ops.quantized.linear_prepack(rounded, None)
+        return torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+
+
+def packed(weight: Tensor) -> Any:
+    """(O, I) weights as the kernel wants them, rounded. The one place that asks torch to."""
+    with _kernels():
+        return torch.ops.quantized.linear_prepack(rounded(weight), None)
 
 
 def product(x: Tensor, weight: Any, most: int) -> Tensor:
@@ -75,6 +81,16 @@ def by_rows(x: Tensor, weight: Any, bias: Tensor | None, most: int) -> Tensor:
     return y.mul_(scale) if bias is None else torch.addcmul(bias, y, scale, out=y)
 
 
+def by_rows_unpacked(x: Tensor, numbers: Tensor, scales: Tensor, bias: Tensor | None, most: int) -> Tensor:
+    """The same map by (O, I) whole numbers in float32 and (O,) scales.
+
+    Sums of whole numbers are exact there too, below 2^24: up to a width I of 1,040.
+    """
+    scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    y = F.linear((x / scale * most).round_(), numbers) * scales * (scale / most)
+    return y if bias is None else y + bias
+
+
 class Linear(nn.Module):
     """In place of an ``nn.Linear``."""
 
@@ -91,14 +107,29 @@ class Linear(nn.Module):
 
 
 class VocabularyProjection(nn.Module):
-    """In place of a ``Projection``."""
+    """In place of a ``Projection``.
+
+    The whole numbers stand beside the packed ones, of which rows cannot be taken. Some words' are multiplied unpacked:
+    to pack them takes as long as many products of a sentence by them.
+    """
 
     def __init__(self, projection: Projection) -> None:
         super().__init__()
-        self.packed, self.most = packed(projection.table.weight[: projection.size]), input_most()
+        weight = projection.table.weight[: projection.size]
+        self.packed, self.most = packed(weight), input_most()
+        numbers = rounded(weight)
+        self.numbers, self.scales = numbers.int_repr(), numbers.q_per_channel_scales().float()
 
-    def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
-        return by_rows(states, self.packed, bias, self.most)
+    def chosen(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of (U,) words, for ``forward``."""
+        return self.numbers[words].float(), self.scales[words]
+
+    def forward(
+        self, states: Tensor, bias: Tensor | None = None, chosen: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        if chosen is None:
+            return by_rows(states, self.packed, bias, self.most)
+        return by_rows_unpacked(states, *chosen, bias, self.most)
 
 
 def quantised(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -180,6 +180,15 @@ class Lengths(GoldLength):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vocabulary(Options):
+    """For models whose choice of words may be narrowed: those that predict by ``Encoded.shortlist``."""
+
+    shortlist: str | None = option(
+        None, "file of nar align: a sentence gets only words that its source's words have there, which is faster"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refinement(Options):
     """For models that refine the output of their first pass."""
 
@@ -302,7 +311,7 @@ class LatentSteps(LatentSearch):
         return super().idle_of_latents() | ({"latent_step_size"} if is_idle else set())
 
 
-GROUPS: tuple[type[Options], ...] = (Candidates, Lengths, Refinement, Stopping, LatentSteps)
+GROUPS: tuple[type[Options], ...] = (Candidates, Vocabulary, Lengths, Refinement, Stopping, LatentSteps)
 """All groups: every option is in one of them, or in a base of one."""
 
 

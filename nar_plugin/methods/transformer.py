@@ -325,13 +325,22 @@ class SourceMemory(nn.Module):
 
 
 class Projection(nn.Module):
-    """The vocabulary projection: (…, D) states to (…, size) logits, by the first rows of a table of embeddings."""
+    """The vocabulary projection: (…, D) states to (…, size) logits, by the first rows of a table of embeddings; or to
+    (…, U) logits of some words, by the rows that were ``chosen`` for them.
+    """
 
     def __init__(self, table: nn.Embedding, size: int) -> None:
         super().__init__()
         self.table, self.size = table, size
 
-    def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
+    def chosen(self, words: Tensor) -> Tensor:
+        """The rows of (U,) words, for ``forward``: (U, D)."""
+        return self.table.weight[words]
+
+    def forward(self, states: Tensor, bias: Tensor | None = None, chosen: Tensor | None = None) -> Tensor:
+        """``bias``: (size,), or (U,) beside ``chosen``."""
+        if chosen is not None:
+            return F.linear(states, chosen, bias)
         weight = self.table.weight
         # a view of the whole would hide from autocast that it has cast this weight before
         return F.linear(states, weight if self.size == len(weight) else weight[: self.size], bias)

@@ -135,6 +135,8 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (SOUND, "ctranslate2", OK, ["not there", "only nar benchmark", "-> pip install ctranslate2"]),
         (with_versions(ctranslate2="4.8.5"), "ctranslate2", OK, ["4.8.5, for nar benchmark --engine ctranslate2"]),
         (replace(SOUND, libnat=None, compiler="/bin/c++"), "libnat", OK, ["/bin/c++ could compile it"]),
+        (SOUND, "sil-thot", OK, ["not there; only nar align needs it", "-> pip install sil-thot"]),
+        (with_versions(sil_thot="3.5.3"), "sil-thot", OK, ["3.5.3 (nar align needs it)"]),
         (
             with_imports(torchaudio=Trouble("OSError: x.so")),
             "torchaudio",

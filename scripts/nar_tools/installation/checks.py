@@ -12,6 +12,8 @@ TESTED = ((3, 11), (3, 12))
 OLDEST = (3, 10)
 WANTED_TASK, WANTED_ARCH = "translation_nar", "latent_transformer"
 PACKAGES = ("numpy", "omegaconf", "hydra-core", "sacrebleu", "sacremoses", "subword-nmt")
+OPTIONAL = {"sil-thot": "nar align"}
+"""What only a verb needs."""
 KNOWN_BAD = (
     # distribution, versions, from this Python on, what happens
     ("fairseq", "<=0.12.2", (3, 11), "does not import on Python 3.11 and later"),
@@ -139,6 +141,17 @@ def package(facts: Facts, name: str) -> Record:
 
 def packages(facts: Facts) -> List[Record]:
     return [package(facts, name) for name in PACKAGES]
+
+
+def optional(facts: Facts) -> List[Record]:
+    """For information: what can be had without them, most users want nothing more."""
+    versions = {name: facts.versions.get(name) for name in OPTIONAL}
+    return [
+        Record(OK, name, f"{version} ({OPTIONAL[name]} needs it)")
+        if version
+        else Record(OK, name, f"not there; only {OPTIONAL[name]} needs it", f"pip install {name}, for that")
+        for name, version in versions.items()
+    ]
 
 
 def known_bad(facts: Facts) -> List[Record]:
@@ -279,6 +292,7 @@ CHECKS: Tuple[Callable[[Facts], Sequence[Record]], ...] = (
     one(torch),
     one(fairseq),
     packages,
+    optional,
     one(plugin),
     other_plugin,
     one(programs),
