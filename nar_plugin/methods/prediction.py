@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-
 BLOCK = 64
 """Words of a vocabulary among which the greatest is sought at once."""
 

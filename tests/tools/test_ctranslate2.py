@@ -54,6 +54,7 @@ def system(model: Any, **search: Any) -> Translated:
     made = object.__new__(Translated)
     made.generator = SequenceGenerator([model], WORDS, **{"beam_size": 1, "max_len_b": 12, **search})
     made.models, made.task, made.threads, made.calls, made.is_gpu = [model], TASK, 1, 0, False
+    made.has_shortlist = False
     made.task.inference_step = lambda generator, models, sample: generator.generate(models, sample)
     made.translator = made.converted("float32")
     made.about = {"compute_type": "float32", "engine_version": "1"}
@@ -284,3 +285,19 @@ def test_a_run_of_a_forced_length_times_ctranslate2_too(joined: Path, teacher: P
     assert row["forced_length"] == 7 and row["timed_sentences"] == 4 and row["agreement"] == 100
     done = benchmark(joined, output, "--forced-length", 6, *systems)
     complains(done, "nar benchmark: ", "ct2-beam5: hypotheses of 7 tokens, not of 6")
+
+
+def test_a_shortlist_of_ours_is_one_of_ctranslate2(tmp_path: Path) -> None:
+    """Its lines are a vmap; the agreement is that without it."""
+    allowed, words = WORDS.symbols[tiny.FIRST_WORD :: 2], WORDS.symbols[tiny.FIRST_WORD :]
+    lines = ["\t</s> <unk>", *(f"{word}\t{' '.join(allowed)}" for word in words)]
+    path = tmp_path / "words.txt"
+    path.write_text("".join(line + "\n" for line in ["{}", *lines]), encoding="utf-8")
+    translated = system(transformer(**PRE_NORM, **JOINT))
+    free = [word for row in translated.step(translated.prepared(batch())) for word in row]
+    assert not set(free) <= {*allowed, "</s>"}, "the shortlist would change nothing"
+    translated.translator, translated.has_shortlist = translated.converted("float32", path), True
+    bound = [word for row in translated.step(translated.prepared(batch())) for word in row]
+    assert set(bound) <= {*allowed, "</s>", "<unk>"} and set(bound) & set(allowed)
+    translated.batches = lambda: [batch()]
+    assert translated.agreement(None)["agreement"] == 100

@@ -12,7 +12,7 @@ TESTED = ((3, 11), (3, 12))
 OLDEST = (3, 10)
 WANTED_TASK, WANTED_ARCH = "translation_nar", "latent_transformer"
 PACKAGES = ("numpy", "omegaconf", "hydra-core", "sacrebleu", "sacremoses", "subword-nmt")
-OPTIONAL = {"sil-thot": "nar align"}
+OPTIONAL = {"sil-thot": "nar align", "ctranslate2": "nar benchmark --engine ctranslate2"}
 """What only a verb needs."""
 KNOWN_BAD = (
     # distribution, versions, from this Python on, what happens
@@ -214,13 +214,18 @@ def libnat(facts: Facts) -> Record:
     return Record(OK, "libnat", f"not there ({compiler}); only fairseq's Levenshtein models need it")
 
 
-def ctranslate2(facts: Facts) -> Record:
-    """For information: an optional package that systems are compared with."""
-    version = facts.versions.get("ctranslate2")
-    if version:
-        return Record(OK, "ctranslate2", f"{version}, for nar benchmark --engine ctranslate2")
-    what = "not there; only nar benchmark --engine ctranslate2 needs it"
-    return Record(OK, "ctranslate2", what, "pip install ctranslate2")
+def engines(facts: Facts) -> Record:
+    """For information: what ``--engine`` can be on a CPU, and why not."""
+    flags, looked_at = facts.flags or frozenset(), facts.imports.get("torch")
+    kernels = looked_at.get("int8", ()) if isinstance(looked_at, dict) else ()
+    bits = "8 bits" if "avx512_vnni" in flags else "7 bits an input: no avx512_vnni"
+    has_bf16 = flags & {"avx512_bf16", "amx_bf16"}
+    said = {
+        "int8": f"yes ({bits})" if "fbgemm" in kernels else "no (torch has no kernels for this processor)",
+        "bf16": "yes" if has_bf16 else "no (the processor has no bfloat16)",
+        "compiled": "yes" if facts.compiler else "no (no C++ compiler: install g++)",
+    }
+    return Record(OK, "engines", "; ".join(f"{name}: {what}" for name, what in said.items()))
 
 
 def unused(facts: Facts) -> List[Record]:
@@ -297,10 +302,10 @@ CHECKS: Tuple[Callable[[Facts], Sequence[Record]], ...] = (
     other_plugin,
     one(programs),
     one(libnat),
-    one(ctranslate2),
     unused,
     one(threads),
     one(processor),
+    one(engines),
     one(disk),
     one(memory),
 )

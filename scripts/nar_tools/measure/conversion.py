@@ -7,10 +7,12 @@ have the same number of heads and their norms in the same places.
 
 import importlib
 import tempfile
+from pathlib import Path
 from types import ModuleType
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from ..errors import ToolError
+from ..files import read_lines, write_lines
 
 ACTIVATIONS = {
     "relu": "RELU",
@@ -55,8 +57,8 @@ def check(models: Sequence[Any]) -> None:
         raise ToolError("CTranslate2 has no network for a decoder whose embeddings are of another width")
 
 
-def specification(model: Any, task: Any) -> Any:
-    """A TransformerSpec that holds the weights and the dictionaries."""
+def specification(model: Any, task: Any, vocabulary_map: Optional[str] = None) -> Any:
+    """A TransformerSpec that holds the weights, the dictionaries and maybe a ``vmap.txt``."""
     import torch
     from ctranslate2 import specs
     from ctranslate2.converters import fairseq as converter
@@ -80,6 +82,8 @@ def specification(model: Any, task: Any) -> Any:
         converter.set_transformer_decoder(spec.decoder, model.decoder)
     spec.register_source_vocabulary(vocabulary(task.source_dictionary))
     spec.register_target_vocabulary(vocabulary(task.target_dictionary))
+    if vocabulary_map is not None:
+        spec.register_vocabulary_mapping(vocabulary_map)
     spec.config.decoder_start_token = spec.config.eos_token  # as fairseq's generator begins
     spec.config.add_source_eos = False  # the data's sources end with it
     return spec
@@ -92,12 +96,18 @@ def vocabulary(dictionary: Any) -> list[str]:
     return list(dictionary.symbols)
 
 
-def translator(model: Any, task: Any, compute_type: str, threads: int) -> Any:
-    """A Translator on the CPU that computes in ``compute_type``: float32, or int8 made of the float32 weights."""
-    spec = specification(model, task)
-    spec.validate()
-    spec.optimize()
+def translator(model: Any, task: Any, compute_type: str, threads: int, shortlist: Optional[Path] = None) -> Any:
+    """A Translator on the CPU that computes in ``compute_type``: float32, or int8 made of the float32 weights.
+
+    ``shortlist``: a file of ``nar align``, which is CTranslate2's ``vmap.txt`` behind a first line.
+    """
     options = {"compute_type": compute_type, "inter_threads": 1, "intra_threads": threads}
     with tempfile.TemporaryDirectory() as folder:  # it is read whole
+        words = Path(folder, "words.txt")
+        if shortlist is not None:
+            write_lines(words, read_lines(shortlist)[1:])
+        spec = specification(model, task, None if shortlist is None else str(words))
+        spec.validate()
+        spec.optimize()
         spec.save(folder)
         return library().Translator(folder, device="cpu", **options)

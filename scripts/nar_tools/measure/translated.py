@@ -4,7 +4,9 @@ Both are given ids: a source is the words of the binarised sentence, its end sym
 starts. fairseq loads the sentences and the model; under the clock it computes nothing.
 """
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 from unittest import mock
 
@@ -21,6 +23,9 @@ REFUSED = (
     *("diverse_beam_groups", "diversity_rate", "retain_dropout", "lm_path", "print_alignment"),
 )
 """Options of fairseq's search that are not handed on."""
+SHORTLIST = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+"""A flag of our task that its autoregressive models refuse, and CTranslate2 has."""
+SHORTLIST.add_argument("--shortlist", type=Path)
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,12 @@ class Translated(Timed):
         import torch
 
         version = conversion.library().__version__  # first, since to load a model takes seconds
+        told, argv = SHORTLIST.parse_known_args(argv)
         super().__init__(argv)
         self.check()
         self.threads = torch.get_num_threads()
-        self.translator = self.converted(COMPUTE_TYPES[engine])
+        self.has_shortlist = told.shortlist is not None
+        self.translator = self.converted(COMPUTE_TYPES[engine], told.shortlist)
         self.about = {"engine_version": str(version), "compute_type": str(self.translator.compute_type)}
 
     def check(self) -> None:
@@ -56,8 +63,8 @@ class Translated(Timed):
         if changed:
             raise ToolError(f"CTranslate2 is measured without --{changed[0].replace('_', '-')}")
 
-    def converted(self, compute_type: str) -> Any:
-        return conversion.translator(self.models[0], self.task, compute_type, self.threads)
+    def converted(self, compute_type: str, shortlist: Optional[Path] = None) -> Any:
+        return conversion.translator(self.models[0], self.task, compute_type, self.threads, shortlist)
 
     def prepared(self, sample: Any) -> Sources:
         """The words of a batch; ``steps`` as fairseq's generator reckons them, one of them for the end symbol."""
@@ -68,11 +75,11 @@ class Translated(Timed):
         return Sources(words, min(longest, generator.max_len - 1) + 1)
 
     def step(self, sample: Sources) -> List[List[str]]:
-        found = self.translate(self.translator, sample, self.generator.beam_size)
+        found = self.translate(self.translator, sample, self.generator.beam_size, self.has_shortlist)
         self.calls += max(map(len, found))
         return found
 
-    def translate(self, translator: Any, sources: Sources, beam: int) -> List[List[str]]:
+    def translate(self, translator: Any, sources: Sources, beam: int, has_shortlist: bool = False) -> List[List[str]]:
         """The words of each best hypothesis, decoded in one batch, the end symbol among them if it was reached."""
         found = translator.translate_batch(
             sources.words,
@@ -81,6 +88,7 @@ class Translated(Timed):
             min_decoding_length=self.generator.min_len,
             max_decoding_length=sources.steps,
             max_input_length=0,  # no source is cut
+            use_vmap=has_shortlist,
             return_end_token=True,  # which fairseq counts too where it divides by the length
         )
         return [one.hypotheses[0] for one in found]
@@ -101,12 +109,13 @@ class Translated(Timed):
     def agreement(self, sentences: Optional[List[int]]) -> Dict[str, Any]:
         """Fields of the row: % of the sentences (None: all) whose tokens in float32 are those of fairseq's generator.
 
-        Both search with the system's beam, or greedily where --min-len forbids the end symbol: CTranslate2 shares its
-        probability among the other words and fairseq does not, which changes what a beam prefers. Raises ToolError
-        below LEAST.
+        Without a shortlist. Both search with the system's beam, or greedily where --min-len forbids the end symbol:
+        CTranslate2 shares its probability among the other words and fairseq does not, which changes what a beam
+        prefers. Raises ToolError below LEAST.
         """
         beam = self.generator.beam_size if self.generator.min_len <= 1 else 1
-        exact = self.translator if self.translator.compute_type == "float32" else self.converted("float32")
+        is_exact = self.translator.compute_type == "float32" and not self.has_shortlist
+        exact = self.translator if is_exact else self.converted("float32")
         batches = self.batches() if sentences is None else self.samples(sentences)
         same: List[bool] = []
         for sample in progress(batches, "compare", "batches"):
