@@ -298,6 +298,6 @@ def test_a_shortlist_of_ours_is_one_of_ctranslate2(tmp_path: Path) -> None:
     assert not set(free) <= {*allowed, "</s>"}, "the shortlist would change nothing"
     translated.translator, translated.has_shortlist = translated.converted("float32", path), True
     bound = [word for row in translated.step(translated.prepared(batch())) for word in row]
-    assert set(bound) <= {*allowed, "</s>", "<unk>"} and set(bound) & set(allowed)
+    assert set(bound) <= {*allowed, "<s>", "</s>", "<unk>"} and set(bound) & set(allowed)
     translated.batches = lambda: [batch()]
     assert translated.agreement(None)["agreement"] == 100
