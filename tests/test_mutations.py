@@ -460,7 +460,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
             "sigma.detach(), self.is_prefix, kind)\n",
             whole_lanmt.test_every_part_has_a_gradient,
         ),
-        ("sigma, self.is_prefix, kind)\n", "sigma, kind=kind)\n", whole_lanmt.test_the_released_kernel_gives_something_else),
+        (
+            "sigma, self.is_prefix, kind)\n",
+            "sigma, kind=kind)\n",
+            whole_lanmt.test_the_released_kernel_gives_something_else,
+        ),
         (
             "self.decoder(read, mask, memory, source_mask)",
             "self.decoder(read, None, memory, source_mask)",
