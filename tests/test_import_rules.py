@@ -14,9 +14,9 @@ PACKAGE = ROOT.name
 FILES = sorted(ROOT.rglob("*.py"))
 
 STANDARD = frozenset(
-    "argparse ast atexit collections contextlib dataclasses enum fileinput functools hashlib io itertools json logging "
-    "math multiprocessing os pathlib pickle queue re signal struct sys threading time types typing warnings "
-    "weakref".split()
+    "argparse ast atexit collections contextlib ctypes dataclasses enum fileinput functools hashlib io itertools json "
+    "logging math multiprocessing os pathlib pickle queue re signal shutil struct sys threading time types "
+    "typing warnings weakref".split()
 )
 """What the package uses of the standard library: none of it talks to a network or starts a program."""
 
@@ -46,7 +46,7 @@ FOLDERS: dict[str, set[str]] = {
     "compat.checkpoints": HOST | EVERYWHERE | {f"{PACKAGE}.compat.texts"},
     # what was given to --model-overrides is held against the checkpoints that are read
     "compat.programs": HOST | EVERYWHERE | {f"{PACKAGE}.compat.checkpoints"},
-    **{f"compat.{name}": HOST | EVERYWHERE for name in ("data", "flags", "streams", "texts")},
+    **{f"compat.{name}": HOST | EVERYWHERE for name in ("data", "engines", "flags", "streams", "texts")},
     "methods": EVERYWHERE | SHARED_METHODS,
     # the records and the options know no method and no network
     "methods.contract": EVERYWHERE,
@@ -71,13 +71,15 @@ FOLDERS: dict[str, set[str]] = {
     "generators.reference": EVERYWHERE | METHODS | LEAVES | {f"{PACKAGE}.generators.loop"},
     "generators.loop": EVERYWHERE | METHODS | LEAVES,
     "tasks": EVERYWHERE | COMPAT,
+    "tasks.engines": EVERYWHERE | METHODS | COMPAT | {f"{PACKAGE}.generators.factory"},
+    "tasks.shortlists": EVERYWHERE | METHODS | COMPAT,
     "tasks.scoring": EVERYWHERE | {"sacrebleu"},
     "tasks.truncation": EVERYWHERE | {"numpy"} | fairseq("data"),
     # batches are numpy's and BLEU is sacrebleu's, as in the host's own task
     "tasks.translation_nar": EVERYWHERE
     | METHODS
     | COMPAT
-    | {f"{PACKAGE}.tasks.{name}" for name in ("scoring", "texts", "truncation")}
+    | {f"{PACKAGE}.tasks.{name}" for name in ("engines", "scoring", "shortlists", "texts", "truncation")}
     | {f"{PACKAGE}.generators.factory", "omegaconf.II", "numpy", "sacrebleu"}
     | fairseq("tasks", "data", "dataclass", "utils", "logging"),
 }
@@ -226,14 +228,14 @@ TOOL_FOLDERS: dict[str, set[str]] = {
     "provenance": set(),
     # a verb is thin: what computes stands below, and no verb needs another
     "commands": SHARED | MEASURED | {"nar_tools.jobs", "nar_tools.installation", "nar_tools.runtime"},
-    "text": SHARED | {"nar_tools.text", "sacremoses", "subword_nmt"},
+    "text": SHARED | {"nar_tools.text", "sacremoses", "subword_nmt", "thot"},
     "measure": SHARED
     | MEASURED
     | OF_THE_PLUGIN
-    | {PACKAGE, "torch", "numpy", "matplotlib", "sacrebleu"}
-    | fairseq("checkpoint_utils", "data", "dataclass", "hub_utils", "options", "tasks", "utils")
+    | {PACKAGE, "torch", "numpy", "matplotlib", "sacrebleu", "ctranslate2"}
+    | fairseq("checkpoint_utils", "data", "dataclass", "hub_utils", "models.transformer", "options", "tasks", "utils")
     | {"fairseq_cli.interactive"},
-    "jobs": SHARED | COMPAT | {"nar_tools.jobs", "torch", "tqdm"} | fairseq("data"),
+    "jobs": SHARED | COMPAT | {"nar_tools.jobs", "nar_tools.text", "torch", "tqdm"} | fairseq("data"),
     "installation": SHARED | {"nar_tools.installation"},
     # what decodes exported models must run where neither fairseq nor torch is
     "runtime": SHARED | {"nar_tools.runtime", "numpy", "onnxruntime"},

@@ -23,6 +23,7 @@ from nar_plugin.methods import (
     mask_predict,
     noise,
     prediction,
+    shortlist,
     transformer,
 )
 from tests.architectures import test_iterative_refinement as whole_refinement
@@ -30,6 +31,7 @@ from tests.architectures import test_lanmt as whole_lanmt
 from tests.architectures import test_lanmt_continuous as whole_continuous
 from tests.architectures import test_lanmt_refiner as whole_refiner
 from tests.architectures import test_mask_predict as whole_mask_predict
+from tests.architectures import test_shortlists as lists
 from tests.criterions import test_elbo_length as elbo
 from tests.methods import test_cache as caches
 from tests.methods import test_gaussian as gaussians
@@ -46,7 +48,7 @@ Mutation = tuple[str, str, Check]
 
 MODULES = (
     *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner),
-    *(cache, gaussian, lengths, noise, prediction, transformer),
+    *(cache, gaussian, lengths, noise, prediction, shortlist, transformer),
 )
 SOURCES = {module: inspect.getsource(module) for module in MODULES}
 
@@ -188,14 +190,14 @@ MUTATIONS: dict[str, list[Mutation]] = {
             masks.test_a_span_is_contiguous_and_starts_anywhere_it_fits,
         ),
         (
-            "log_probs = logits.float().log_softmax(-1)",
-            "log_probs = logits.float().clone()",
+            "torch.log_softmax(log_probs, -1, out=log_probs)",
+            "log_probs = log_probs.clone()",
             words.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
         ),
         ("-torch.inf\n    best", "0.0\n    best", words.test_banned_ids_are_never_predicted_and_keep_their_mass),
         (
-            "log_probs = logits.float().log_softmax(-1)",
-            "log_probs = logits.log_softmax(-1)",
+            "log_probs = logits.detach().float()",
+            "log_probs = logits.detach()",
             words.test_half_precision_logits_are_scored_in_float32,
         ),
         # the same mistakes seen from outside, through a whole model
@@ -314,7 +316,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
             lambda: whole_refinement.test_padding_of_a_source_changes_no_length("mlp"),
         ),
         (
-            "(read * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True).clamp(min=1)",
+            "mean_over(read, is_source)",
             "read.mean(1)",
             lambda: whole_refinement.test_padding_of_a_source_changes_no_length("mlp"),
         ),
@@ -408,28 +410,28 @@ MUTATIONS: dict[str, list[Mutation]] = {
             whole_lanmt.test_every_part_has_a_gradient,
         ),
         (
-            "(lifted + states) * is_source",
-            "states * is_source",
+            "mean_over(lifted + states, is_source)",
+            "mean_over(states, is_source)",
             whole_lanmt.test_the_length_may_change_from_step_to_step,
         ),
         (
-            "is_source.sum(1, keepdim=True)\n        return self.head(mean)",
-            "is_source.size(1)\n        return self.head(mean)",
+            "mean_over(lifted + states, is_source)",
+            "(lifted + states).mul(is_source[..., None]).mean(1)",
             lambda: elbo.test_the_loss_is_the_sum_of_its_parts(0.0),
         ),
         (
-            "((lifted + states) * is_source[..., None]).sum(1)",
-            "(lifted + states).sum(1)",
+            "mean_over(lifted + states, is_source)",
+            "(lifted + states).mean(1)",
             whole_lanmt.test_the_length_is_read_from_the_mean_of_latents_and_states_over_the_source,
         ),
         (
-            "(lifted + states) * is_source",
-            "lifted * is_source",
+            "mean_over(lifted + states, is_source)",
+            "mean_over(lifted, is_source)",
             whole_lanmt.test_the_length_is_read_from_the_mean_of_latents_and_states_over_the_source,
         ),
         (
-            " / is_source.sum(1, keepdim=True)\n        return self.head(mean)",
-            "\n        return self.head(mean)",
+            "mean_over(lifted + states, is_source)",
+            "mean_over(lifted + states, is_source) * is_source.sum(1, keepdim=True)",
             whole_lanmt.test_the_length_is_read_from_the_mean_of_latents_and_states_over_the_source,
         ),
         (
@@ -454,11 +456,15 @@ MUTATIONS: dict[str, list[Mutation]] = {
         ),
         (" + self.lengths(lengths)[:, None])", ")", whole_lanmt.test_every_part_has_a_gradient),
         (
-            "sigma, self.is_prefix)\n",
-            "sigma.detach(), self.is_prefix)\n",
+            "sigma, self.is_prefix, kind)\n",
+            "sigma.detach(), self.is_prefix, kind)\n",
             whole_lanmt.test_every_part_has_a_gradient,
         ),
-        ("sigma, self.is_prefix)\n", "sigma)\n", whole_lanmt.test_the_released_kernel_gives_something_else),
+        (
+            "sigma, self.is_prefix, kind)\n",
+            "sigma, kind=kind)\n",
+            whole_lanmt.test_the_released_kernel_gives_something_else,
+        ),
         (
             "self.decoder(read, mask, memory, source_mask)",
             "self.decoder(read, None, memory, source_mask)",
@@ -473,28 +479,28 @@ MUTATIONS: dict[str, list[Mutation]] = {
             continuous_in_any_batch,
         ),
         (
-            "(states * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True).clamp(min=1)",
+            "mean_over(states, is_source)",
             "states.mean(1)",
             continuous_in_any_batch,
         ),
         (
-            "(states * is_source[..., None]).sum(1)",
-            "states.sum(1)",
+            "mean_over(states, is_source)",
+            "states[:, 0]",
             whole_continuous.test_the_length_is_read_from_the_mean_of_the_states_over_the_source,
         ),
         (
-            " / is_source.sum(1, keepdim=True).clamp(min=1)\n        log_probs",
-            "\n        log_probs",
+            "mean_over(states, is_source)",
+            "mean_over(states, is_source) * is_source.sum(1, keepdim=True)",
             whole_continuous.test_the_length_is_read_from_the_mean_of_the_states_over_the_source,
         ),
         (
-            "self.length_head(mean).float().log_softmax(1)",
-            "self.length_head(mean).float()",
+            "self.length_head(mean_over(states, is_source)).float().log_softmax(1)",
+            "self.length_head(mean_over(states, is_source)).float()",
             whole_continuous.test_the_length_is_read_from_the_mean_of_the_states_over_the_source,
         ),
         (
-            "self.length_head(mean).float().log_softmax(1)",
-            "self.length_head(mean).float().log_softmax(0)",
+            "self.length_head(mean_over(states, is_source)).float().log_softmax(1)",
+            "self.length_head(mean_over(states, is_source)).float().log_softmax(0)",
             whole_continuous.test_the_length_is_read_from_the_mean_of_the_states_over_the_source,
         ),
         ("self.prior.memory(states)", "self.decoder.memory(states)", whole_continuous.test_every_part_has_a_gradient),
@@ -817,6 +823,39 @@ MUTATIONS: dict[str, list[Mutation]] = {
         ),
         ("int(counts.max())", "int(counts.min())", compaction_changes_nothing),
         ("device=order.device) < counts", "device=order.device) <= counts", compaction_changes_nothing),
+    ],
+    "shortlist": [
+        (
+            " | (filled == symbols.bos)",
+            "",
+            lists.test_special_symbols_are_never_allowed_but_the_end_and_the_unknown_word,
+        ),
+        (
+            " - {symbols.pad, symbols.bos}",
+            "",
+            lists.test_special_symbols_are_never_allowed_but_the_end_and_the_unknown_word,
+        ),
+        (
+            "symbols.eos, symbols.unk}",
+            "symbols.eos}",
+            lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
+        ),
+        (
+            "is_allowed[:, self.always] = True",
+            "pass",
+            lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
+        ),
+        (
+            "self.rows[source]",
+            "self.rows[source[:1]]",
+            lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
+        ),
+        (
+            "is_allowed[:, words], (0, missing))",
+            "is_allowed[:, words], (0, missing), value=True)",
+            lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
+        ),
+        ("is_allowed.any(0)", "is_allowed.all(0)", lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all),
     ],
 }
 """By method, then what methods share: the right text, a wrong one, and a check that then fails."""

@@ -180,9 +180,12 @@ def options_of(model: Any, **given: Any) -> Options:
 
 
 @torch.no_grad()
-def decode(model: Any, sample: dict[str, Any], seed: int = 1, **options: Any) -> list[list[Hypothesis]]:
-    """The hypotheses of a batch under the given options of the model."""
-    return RefinementGenerator(model, model.symbols, options_of(model, **options), seed).generate([model], sample)
+def decode(
+    model: Any, sample: dict[str, Any], seed: int = 1, lexicon: Any = None, **options: Any
+) -> list[list[Hypothesis]]:
+    """The hypotheses of a batch under the given options of the model; ``lexicon``: which words it may give."""
+    given = options_of(model, **options)
+    return RefinementGenerator(model, model.symbols, given, seed, lexicon=lexicon).generate([model], sample)
 
 
 def texts(hypotheses: list[list[Hypothesis]]) -> list[Row]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import compat
 from ..methods import lengths as length_classes
 from ..methods import noise, prediction, transformer
-from ..methods.contract import NetInput, Pass, UsageError
+from ..methods.contract import NetInput, Pass, Shortlist, UsageError
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Term
 
@@ -177,9 +177,25 @@ class DecodingModel(BaseFairseqModel):
         """Call one of the passes."""
         return self.passes[name].module(*tensors)
 
-    def project(self, states: Tensor) -> Tensor:
-        """Vocabulary logits (…, V) of (…, D) states."""
-        return self.run("project", states)
+    @property
+    def output_bias(self) -> Optional[Tensor]:
+        """(V,) bias of the vocabulary projection, if it has one."""
+        return None
+
+    def project(self, states: Tensor, shortlist: Optional[Shortlist] = None) -> Tensor:
+        """Vocabulary logits (…, V) of (…, D) states, or (R, …, U) of (R, …, D) for the words of a shortlist alone."""
+        return self.projected("project", states, shortlist)
+
+    def projected(self, name: str, states: Tensor, shortlist: Optional[Shortlist]) -> Tensor:
+        """The same by the pass ``name``."""
+        bias = self.output_bias
+        if shortlist is None:
+            return self.run(name, states, bias)
+        projection: Any = self.passes[name].module
+        chosen = shortlist.once(name, projection.chosen)
+        if bias is not None:
+            bias = bias[shortlist.words]
+        return shortlist.limited(self.run(name, states, bias, chosen))
 
     def max_positions(self) -> Tuple[int, int]:
         """Longest source and target, in tokens with the end symbol."""
@@ -197,9 +213,19 @@ class DecodingModel(BaseFairseqModel):
         """Ids that a decode never gives; ``<mask>`` has no output."""
         return self.symbols.pad, self.symbols.bos
 
-    def most_probable(self, logits: Tensor, is_token: Tensor) -> Tuple[Tensor, Tensor]:
-        """(R, T, V) logits to (R, T) tokens and their log-probabilities in nats, padded where ``is_token`` is False."""
-        tokens, scores = prediction.most_probable(logits, self.banned)
+    def best(self, logits: Tensor, shortlist: Optional[Shortlist]) -> Tuple[Tensor, Tensor]:
+        """(R, T, V) logits, or (R, T, U) of a shortlist's words, to the (R, T) most probable ids and their
+        log-probabilities in nats."""
+        if shortlist is None:
+            return prediction.most_probable(logits, self.banned)
+        places, scores = prediction.most_probable(logits, ())
+        return shortlist.words[places], scores
+
+    def most_probable(
+        self, logits: Tensor, is_token: Tensor, shortlist: Optional[Shortlist] = None
+    ) -> Tuple[Tensor, Tensor]:
+        """As ``best``, padded where (R, T) ``is_token`` is False."""
+        tokens, scores = self.best(logits, shortlist)
         return tokens.masked_fill(~is_token, self.symbols.pad), scores.masked_fill(~is_token, 0.0)
 
     def target_log_probs(self, logits: Tensor, target: Tensor, is_token: Tensor) -> Tensor:
@@ -211,7 +237,7 @@ class DecodingModel(BaseFairseqModel):
         """(B,) lengths to the (B, n) around each within what the model can write."""
         return length_classes.window(lengths, n, self.cfg.max_target_positions)
 
-    def source_facts(self, source: Tensor, is_token: Tensor) -> Dict[str, Tensor]:
+    def source_facts(self, source: Tensor, is_token: Tensor) -> Dict[str, Any]:
         """What ``Encoded`` holds of (B, S) right-padded source ids."""
         is_empty = ~(is_token & (source != self.symbols.eos)).any(1)
         return {"keys": noise.source_keys(source, is_token), "is_empty": is_empty}
@@ -263,8 +289,9 @@ class GaussianModel(DecodingModel):
     cfg: GaussianConfig
     bias: nn.Parameter
 
-    def project(self, states: Tensor) -> Tensor:
-        return self.run("project", states, self.bias)
+    @property
+    def output_bias(self) -> Tensor:
+        return self.bias
 
     @property
     def is_prenorm(self) -> bool:

@@ -28,6 +28,7 @@ from ..methods.contract import (
     Pass,
     Request,
     Scored,
+    Shortlist,
     State,
     UsageError,
 )
@@ -84,7 +85,9 @@ class IterativeRefinementConfig(base.VaswaniConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IterativeRefinementOptions(options.Candidates, options.Lengths, options.Samples, options.Stopping):
+class IterativeRefinementOptions(
+    options.Candidates, options.Vocabulary, options.Lengths, options.Samples, options.Stopping
+):
     iterations: int = options.own(options.Refinement, "iterations", 4)
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
 
@@ -214,9 +217,9 @@ class IterativeRefinementModel(base.DecodingModel):
             hidden = hidden.detach()
         return self.run("next", tokens, hidden, mask, encoded.memories[1], encoded.is_source)
 
-    def project(self, states: Tensor, step: int = 1) -> Tensor:
-        """Vocabulary logits (…, V) of the states after ``step`` refinements, without bias."""
-        return self.run("project" if step else "project_first", states)
+    def project(self, states: Tensor, shortlist: Optional[Shortlist] = None, step: int = 1) -> Tensor:
+        """Logits as in the base, of the states after ``step`` refinements."""
+        return self.projected("project" if step else "project_first", states, shortlist)
 
     def loss_terms(self, net_input: NetInput, target: Tensor, is_token: Tensor, keys: Tensor) -> List[Term]:
         """``pass0`` … over all target tokens, ``length`` once a sentence (section 3.2). In validation nothing is
@@ -238,7 +241,7 @@ class IterativeRefinementModel(base.DecodingModel):
         reference, last = target[is_token], cfg.train_refinements
         hidden = self.first_pass(encoded, lengths, mask, target.size(1))
         for k in range(last + 1):
-            logits = self.project(hidden[is_token], k)
+            logits = self.project(hidden[is_token], step=k)
             own = self.words(logits, noise.fold(keys, 3 * k), is_token)
             taught = own[is_token] if str(cfg.train_target) == "prediction" and k < last else reference
             yield Tokens(f"pass{k}", logits, taught, share if k and cfg.exact_mixture else 1.0, is_counted=k == 0)
@@ -249,7 +252,7 @@ class IterativeRefinementModel(base.DecodingModel):
                 noisy = self.corrupted(noise.fold(keys, 3 * k + 1), target, lengths, k)
                 if cfg.exact_mixture:
                     states = self.next_pass(encoded, noisy, hidden, mask)[is_token]
-                    logits = self.project(states, k + 1)
+                    logits = self.project(states, step=k + 1)
                     yield Tokens(f"denoise{k + 1}", logits, reference, 1 - share, is_counted=False)
                 else:
                     is_own = noise.uniform(noise.fold(keys, 3 * k + 2), 1) < share
@@ -292,7 +295,7 @@ class IterativeRefinementModel(base.DecodingModel):
         is_token, mask = length_classes.canvas(proposals.lengths)
         hidden = self.first_pass(encoded, proposals.lengths, mask, is_token.size(1))
         hidden = hidden[:, None].expand(-1, 1 + proposals.samples, -1, -1)
-        tokens, scores, words = self.predicted(hidden, is_token, proposals.keys, 0)
+        tokens, scores, words = self.predicted(hidden, is_token, proposals.keys, 0, encoded.shortlist)
         return IterativeRefinementState(
             tokens=tokens,
             scores=scores,
@@ -312,28 +315,40 @@ class IterativeRefinementModel(base.DecodingModel):
             encoded, mask = encoded.select(rows), None if mask is None else mask[rows]
         hidden = self.next_pass(encoded, state.words.flatten(0, 1), state.hidden.flatten(0, 1), mask)
         hidden = hidden.unflatten(0, (-1, runs))
-        tokens, scores, words = self.predicted(hidden, state.is_token, state.keys, step)
+        tokens, scores, words = self.predicted(hidden, state.is_token, state.keys, step, state.encoded.shortlist)
         return replace(state, tokens=tokens, scores=scores, words=words, hidden=hidden)
 
     def predicted(
-        self, hidden: Tensor, is_token: Tensor, keys: Optional[Tensor], step: int
+        self,
+        hidden: Tensor,
+        is_token: Tensor,
+        keys: Optional[Tensor],
+        step: int,
+        shortlist: Optional[Shortlist] = None,
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """From (R, N, T, D) states: the tokens, scores and words of the state after ``step`` refinements."""
-        logits = self.project(hidden, step)
+        logits = self.project(hidden, shortlist, step)
         if keys is None:
-            tokens, scores = self.most_probable(logits[:, 0], is_token)
+            tokens, scores = self.most_probable(logits[:, 0], is_token, shortlist)
             return tokens, scores, tokens[:, None]
-        tokens, scores = self.most_probable(prediction.mean_log_probs(logits), is_token)
-        words = self.read_next(logits, noise.fold(keys, step))
+        tokens, scores = self.most_probable(prediction.mean_log_probs(logits), is_token, shortlist)
+        words = self.read_next(logits, noise.fold(keys, step), shortlist)
         return tokens, scores, words.masked_fill(~is_token[:, None], self.symbols.pad)
 
-    def read_next(self, logits: Tensor, keys: Tensor) -> Tensor:
-        """(R, N, T) words of (R, N, T, V) logits: the first run's most probable ones, samples of each other's."""
+    def read_next(self, logits: Tensor, keys: Tensor, shortlist: Optional[Shortlist]) -> Tensor:
+        """(R, N, T) words of (R, N, T, V) logits, or of a shortlist's: the first run's most probable ones, samples of
+        each other's."""
         rows, runs, width, _ = logits.shape
-        best, _ = prediction.most_probable(logits[:, 0], self.banned)
-        logits = logits[:, 1:].index_fill(-1, torch.tensor(self.banned, device=logits.device), -torch.inf)
+        best, _ = self.best(logits[:, 0], shortlist)
         draws = noise.uniform(noise.candidate_keys(keys, runs - 1), width).view(rows, runs - 1, width)
-        return torch.cat([best[:, None], prediction.sampled(logits, draws)], 1)
+        return torch.cat([best[:, None], self.drawn(logits[:, 1:], draws, shortlist)], 1)
+
+    def drawn(self, logits: Tensor, draws: Tensor, shortlist: Optional[Shortlist]) -> Tensor:
+        """Words as the numbers in (…) ``draws`` choose them, none of them banned."""
+        if shortlist is not None:
+            return shortlist.words[prediction.sampled(logits, draws)]
+        logits = logits.index_fill(-1, torch.tensor(self.banned, device=logits.device), -torch.inf)
+        return prediction.sampled(logits, draws)
 
     def finish(self, state: IterativeRefinementState) -> Finished:
         return Finished(state.tokens, state.scores)
@@ -351,7 +366,7 @@ class IterativeRefinementModel(base.DecodingModel):
             hidden = self.next_pass(encoded, words, hidden, mask)
         offset = (lengths - encoded.lengths).clamp(-LONGEST_OFFSET, LONGEST_OFFSET) + LONGEST_OFFSET
         of_length = encoded.offset_log_probs.gather(1, offset[:, None])[:, 0]
-        return Scored(self.target_log_probs(self.project(hidden, last), target, is_token), of_length, "proxy")
+        return Scored(self.target_log_probs(self.project(hidden, step=last), target, is_token), of_length, "proxy")
 
 
 # As in mask-predict: pre-norm forgives a high learning rate.

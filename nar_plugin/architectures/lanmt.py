@@ -43,7 +43,7 @@ class LanmtConfig(base.GaussianConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanmtOptions(options.Candidates, options.GoldLength, options.LatentSearch):
+class LanmtOptions(options.Candidates, options.Vocabulary, options.GoldLength, options.LatentSearch):
     iterations: int = options.own(options.Refinement, "iterations", 1)
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
     decode_sample_noise: float = options.own(options.LatentSearch, "decode_sample_noise", 0.5)
@@ -209,8 +209,8 @@ class LanmtModel(base.GaussianModel):
             bounds = length_classes.SHORTEST + 1, self.cfg.max_target_positions + 1
             lengths = length_classes.of_offsets(classes, sizes, *bounds)
         is_token, mask = length_classes.canvas(lengths)
-        logits = self.project(self.decode(encoded, lifted, lengths, is_token, mask)[:, 1:])
-        tokens, scores = self.most_probable(logits, is_token[:, 1:])
+        logits = self.project(self.decode(encoded, lifted, lengths, is_token, mask)[:, 1:], encoded.shortlist)
+        tokens, scores = self.most_probable(logits, is_token[:, 1:], encoded.shortlist)
         return LanmtState(tokens=tokens, scores=scores, latents=latents, mask=mask, asked=asked, encoded=encoded)
 
     def latents(self, state: LanmtState) -> Tensor:

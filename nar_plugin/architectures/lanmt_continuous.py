@@ -41,7 +41,7 @@ class LanmtContinuousConfig(base.GaussianConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanmtContinuousOptions(options.Candidates, options.Lengths, options.LatentSearch):
+class LanmtContinuousOptions(options.Candidates, options.Vocabulary, options.Lengths, options.LatentSearch):
     iterations: int = options.own(options.Refinement, "iterations", 1)
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
     latent_inference: str = options.own(options.LatentSearch, "latent_inference", "delta", ("delta", "mean"))
@@ -198,8 +198,9 @@ class LanmtContinuousModel(base.GaussianModel):
 
     def decoded(self, state: ContinuousState) -> ContinuousState:
         """The state with the most probable token at each position: one decoder pass, one projection."""
-        logits = self.project(self.decode(state.encoded, state.latents, state.mask))
-        tokens, scores = self.most_probable(logits, state.is_token)
+        shortlist = state.encoded.shortlist
+        logits = self.project(self.decode(state.encoded, state.latents, state.mask), shortlist)
+        tokens, scores = self.most_probable(logits, state.is_token, shortlist)
         return replace(state, tokens=tokens, scores=scores)
 
     def start(self, encoded: ContinuousEncoded, proposals: ContinuousProposals) -> ContinuousState:

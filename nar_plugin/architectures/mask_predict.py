@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..methods import lengths as length_classes
 from ..methods import mask_predict as method
-from ..methods import options, prediction
+from ..methods import options
 from ..methods.contract import Encoded, Finished, LengthProposals, NetInput, Pass, Request, Scored, State
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Classes, Term, Tokens
@@ -33,7 +33,7 @@ class MaskPredictConfig(base.TransformerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskPredictOptions(options.Candidates, options.Lengths, options.Refinement):
+class MaskPredictOptions(options.Candidates, options.Vocabulary, options.Lengths, options.Refinement):
     iterations: int = options.own(options.Refinement, "iterations", 9)
 
 
@@ -129,7 +129,8 @@ class MaskPredictModel(base.DecodingModel):
         """Pass 1: every position masked, every position predicted (section 4)."""
         is_token, mask = length_classes.canvas(proposals.lengths)
         tokens = proposals.lengths.new_full(is_token.shape, self.symbols.mask).masked_fill(~is_token, self.symbols.pad)
-        tokens, scores = self.most_probable(self.project(self.decode(encoded, tokens, mask)), is_token)
+        logits = self.project(self.decode(encoded, tokens, mask), encoded.shortlist)
+        tokens, scores = self.most_probable(logits, is_token, encoded.shortlist)
         return MaskPredictState(
             tokens=tokens, scores=scores, encoded=encoded, lengths=proposals.lengths, is_token=is_token, mask=mask
         )
@@ -143,7 +144,8 @@ class MaskPredictModel(base.DecodingModel):
         chosen = method.least_confident(state.scores, lengths, step, steps + 1)
         states = self.decode(state.encoded, state.tokens.scatter(1, chosen, self.symbols.mask), state.mask)
         states = states.gather(1, chosen[..., None].expand(-1, -1, states.size(-1)))
-        predicted, scores = prediction.most_probable(self.project(states), self.banned)
+        shortlist = state.encoded.shortlist
+        predicted, scores = self.best(self.project(states, shortlist), shortlist)
         # where a row repeats a position, it writes the same prediction twice
         return replace(
             state,

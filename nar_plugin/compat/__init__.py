@@ -7,6 +7,7 @@ imported. Each repair is a function that says what it is for and when it can go.
   every interval is saved.
 * ``data``: threads that load batches end before Python does (until Python 3.14 one that is inside torch then brings the
   process down, status 134); empty splits; buckets; the names of valid splits.
+* ``engines``: what a processor has; the host's attention leaves its linear maps to their modules.
 * ``flags``: a model's preset comes before its defaults in ``fairseq-hydra-train``.
 * ``programs``: an error of use is one line; what would fail later, or do nothing, is refused before the work begins.
 * ``texts``: which dictionaries and direction a checkpoint was trained with.
@@ -35,6 +36,7 @@ from .checkpoints import (
     why_not_written,
 )
 from .data import end_loading
+from .engines import attend_by_modules, expect_many_shapes, has_bfloat16, keep_freed_memory, layers_of
 from .flags import decode_flags, registered_model
 from .programs import end_like_cat, is_decoder
 from .streams import tolerate_bad_text
@@ -45,13 +47,18 @@ __all__ = [
     "TEXT",
     "UsageError",
     "apply",
+    "attend_by_modules",
     "build_model",
     "decode_flags",
     "digest",
     "end_like_cat",
     "end_loading",
+    "expect_many_shapes",
+    "has_bfloat16",
     "is_decoder",
+    "keep_freed_memory",
     "last_read",
+    "layers_of",
     "load_checkpoint",
     "load_model",
     "load_weights",

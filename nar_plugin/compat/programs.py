@@ -163,6 +163,8 @@ def check(cfg: Any, program: str) -> None:
     if program in ("train", "hydra_train", "validate"):
         if cfg.dataset.max_tokens is None and cfg.dataset.batch_size is None:
             raise UsageError("how large is a batch? --max-tokens, or --batch-size")
+        if str(cfg.task.engine) != "eager":
+            raise UsageError(f"--engine {cfg.task.engine}: how a decode computes; leave it out of {program}")
         check_devices(cfg.common, cfg.distributed_training)
 
 

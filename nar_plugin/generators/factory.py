@@ -5,7 +5,8 @@ import weakref
 from typing import Any, Mapping
 
 from ..methods.contract import AnyModel, UsageError
-from ..methods.options import ABOUT, About, Options, about_of, every_option, filled, flag_of
+from ..methods.options import ABOUT, About, Engine, Options, about_of, every_option, filled, flag_of
+from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols
 from .candidates import Teacher
 from .loop import RefinementGenerator
@@ -79,8 +80,10 @@ def warn_of_idle_task_flags(args: Any, cfg: Any, host_flags: Mapping[str, Any]) 
     """An autoregressive model is decoded by fairseq's own generator, which knows none of the task's flags."""
     if getattr(args, "print_step", False):
         raise UsageError("--print-step: an autoregressive --arch makes no refinement steps; leave it out")
+    if getattr(cfg, "shortlist", None):
+        raise UsageError("--shortlist: an autoregressive --arch may give every word; leave it out")
     flags = given(args, cfg, host_flags)
-    ours = {"keep_history", *(name for name, about in OPTIONS.items() if not about.host_flag)}
+    ours = {"keep_history", *(name for name, about in OPTIONS.items() if not about.host_flag)} - set(about_of(Engine))
     ours |= {name for flag, name in OF_HOST.items() if flag.startswith("iter_decode")}
     ours |= {flag for flag in host_flags if flag.startswith("iter_decode")}
     idle = sorted(flags[name] for name in ours & set(flags))
@@ -112,9 +115,10 @@ def build(
     *,
     host_flags: Mapping[str, Any],
     is_program: bool,
+    lexicon: Lexicon | None = None,
 ) -> Any:
     """The generator of ``models[0]``. ``args``: fairseq's generation options; ``cfg``: the task's; ``host_flags``: as
-    in ``given``.
+    in ``given``; ``lexicon``: that of ``--shortlist``.
 
     ``is_program``: a program decodes, not a validation; its counts are printed when it ends.
     """
@@ -124,7 +128,7 @@ def build(
         generator: Any = ReferenceScorer(model, symbols, options)
     else:
         judge = Teacher(teacher, symbols) if teacher else None
-        generator = RefinementGenerator(model, symbols, options, int(cfg.seed), judge)
+        generator = RefinementGenerator(model, symbols, options, int(cfg.seed), judge, lexicon)
     if is_program:  # when it ends, or when nobody holds the generator any more
         weakref.finalize(generator, generator.counters.report)
     return generator

@@ -4,6 +4,7 @@ It owns stopping, the removal of finished sentences, history, candidate groups a
 ``methods.contract.DecodingModel``. The states may hold tokens, latents, both, or a prefix that a method verifies.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..methods import noise
 from ..methods.contract import AnyModel, Encoded, Finished, Proposals, Request, State, UsageError
 from ..methods.options import Candidates, GoldLength, Options, Refinement, Stopping
+from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols, collapsed
 from . import oracle
 from .candidates import Teacher, best, chunks, normalised
@@ -74,14 +76,21 @@ class ResultBuffer:
 class RefinementGenerator:
     """fairseq's generator interface (``generate``) around the loop.
 
-    ``options``: an instance of the model's ``decode_options``. ``teacher`` rescores the candidates where given.
-    ``counters`` accumulate over all calls.
+    ``options``: an instance of the model's ``decode_options``. ``teacher`` rescores the candidates where given, and
+    ``lexicon`` says which words the model may give. ``counters`` accumulate over all calls.
     """
 
     def __init__(
-        self, model: AnyModel, symbols: Symbols, options: Options, seed: int = 1, teacher: Teacher | None = None
+        self,
+        model: AnyModel,
+        symbols: Symbols,
+        options: Options,
+        seed: int = 1,
+        teacher: Teacher | None = None,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self.model, self.symbols, self.options, self.seed, self.teacher = model, symbols, options, seed, teacher
+        self.lexicon = lexicon
         self.candidates, self.stopping = options.part(Candidates), options.part(Stopping)
         self.is_oracle = self.stopping.rule == "oracle"
         self.keeps_history = options.part(Refinement).keep_history
@@ -106,7 +115,7 @@ class RefinementGenerator:
             raise UsageError("--prefix-size and --constraints need an autoregressive --arch")
         net_input = sample["net_input"]
         with self.counters.running(self.model, self.teacher):
-            encoded = self.model.encode(net_input)
+            encoded = self.encoded(net_input)
             request = Request(
                 options=self.options,
                 keys=lambda: noise.decoding_keys(self.seed, encoded.keys),
@@ -125,6 +134,13 @@ class RefinementGenerator:
         self.counters.sentences += len(hypotheses)
         self.counters.tokens += sum(len(group[0]["tokens"]) for group in hypotheses)
         return hypotheses
+
+    def encoded(self, net_input: dict[str, Tensor]) -> Encoded:
+        """The sources, and the words that each may get."""
+        encoded: Encoded = self.model.encode(net_input)
+        if self.lexicon is None:
+            return encoded
+        return replace(encoded, shortlist=self.lexicon.shortlist(net_input["src_tokens"]))
 
     def gold_lengths(self, sample: dict[str, Any]) -> Tensor | None:
         if not self.options.part(GoldLength).gold_target_len:

@@ -5,9 +5,10 @@ A model never meets the decode loop by import, only by this contract. Everything
 cut a batch into chunks without knowing the method.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Generic, Mapping, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from .options import Options
@@ -29,6 +30,7 @@ __all__ = [
     "Request",
     "Rows",
     "Scored",
+    "Shortlist",
     "State",
     "UsageError",
 ]
@@ -68,15 +70,45 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shortlist(Rows):
+    """The words that the sentences of a batch may get.
+
+    ``words``: (U,) ids, rising and then repeated; the union of all rows, of which smaller batches stay a part, so that
+    what is made of it (``kept``, by name) is made once. ``is_allowed``: (R, U) which of them a row may get, no repeated
+    one among them. No special symbol is allowed but ``</s>`` and ``<unk>``, which always are.
+    """
+
+    words: Tensor
+    is_allowed: Tensor
+    kept: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def select(self, rows: Tensor) -> "Shortlist":
+        return replace(self, is_allowed=self.is_allowed.index_select(0, rows))
+
+    def once(self, name: str, make: Callable[[Tensor], Any]) -> Any:
+        """What ``make`` makes of the words, kept under a name as long as the batch is decoded."""
+        if name not in self.kept:
+            self.kept[name] = make(self.words)
+        return self.kept[name]
+
+    def limited(self, logits: Tensor) -> Tensor:
+        """(R, …, U) logits of the words with −∞ in place of those that a row may not get, in place."""
+        between = [1] * (logits.dim() - 2)
+        return logits.masked_fill_(~self.is_allowed.unflatten(0, (-1, *between)), -torch.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Encoded(Rows):
     """What a model knows of its sources, whatever they are; a model adds its own fields.
 
     ``keys``: (B,) int64 hashes of the source alone, from which a decode draws its noise (``methods.noise``).
-    ``is_empty``: (B,) True where there is nothing to translate.
+    ``is_empty``: (B,) True where there is nothing to translate. ``shortlist``: the words that a decode may give, None
+    where it may give all. The loop sets it; a model whose options have it (``options.Vocabulary``) heeds it.
     """
 
     keys: Tensor
     is_empty: Tensor
+    shortlist: Shortlist | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

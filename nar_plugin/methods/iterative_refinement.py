@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import noise
-from .transformer import Memory, Stack, TokenEmbedding, others
+from .transformer import Memory, Stack, TokenEmbedding, mean_over, others
 
 REPEAT, REPLACE, SWAP = 0, 1, 2
 LIGHTEST, HEAVIEST = 0.1, 0.9
@@ -114,8 +114,7 @@ class Encoder(nn.Module):
         read = torch.stack(states).sum(0) if self.reads_all else states[-1]
         if self.is_detached:
             read = read.detach()
-        mean = (read * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True).clamp(min=1)
-        return self.length_head(mean)
+        return self.length_head(mean_over(read, is_source))
 
 
 class Decoders(nn.Module):

@@ -8,24 +8,37 @@ import torch
 from torch import Tensor, nn
 
 from . import gaussian
-from .transformer import Memory, Stack, TokenEmbedding
+from .transformer import Memory, Stack, TokenEmbedding, mean_over
 
 
 def length_transform(
-    values: Tensor, is_source: Tensor, lengths: Tensor, width: int, sigma: Tensor, is_prefix: bool = False
+    values: Tensor,
+    is_source: Tensor,
+    lengths: Tensor,
+    width: int,
+    sigma: Tensor,
+    is_prefix: bool = False,
+    kind: torch.dtype = torch.float32,
 ) -> Tensor:
     """Monotonic location-based attention (section 3.3): (B, S, D) on sources to (B, width, D) on targets, 0 beyond.
 
     Position j of a target of l tokens attends around j · n / l of a source of n, with a Gaussian of spread ``sigma``, a
     learnt scalar. ``is_prefix`` has the kernel of the released code, whose base and exponent changed places: −2^(k − μ)
-    in place of −(k − μ)², an average of all that stands before.
+    in place of −(k − μ)², an average of all that stands before. ``kind``: the precision that it is computed in.
     """
-    weights = attention(is_source, lengths, width, sigma, is_prefix)
+    weights = attention(is_source, lengths, width, sigma, is_prefix, kind)
     with torch.autocast(values.device.type, enabled=False):  # which would take the product in half precision
-        return (weights @ values.float()).to(values.dtype)
+        return (weights @ values.to(kind)).to(values.dtype)
 
 
-def attention(is_source: Tensor, lengths: Tensor, width: int, sigma: Tensor, is_prefix: bool = False) -> Tensor:
+def attention(
+    is_source: Tensor,
+    lengths: Tensor,
+    width: int,
+    sigma: Tensor,
+    is_prefix: bool = False,
+    kind: torch.dtype = torch.float32,
+) -> Tensor:
     """The weights of ``length_transform``: (B, width, S), rows sum to 1 on real sources, 0 beyond a target's end."""
     sizes, device = is_source.sum(1, keepdim=True).float(), is_source.device
     targets = torch.arange(width, device=device).float()
@@ -33,7 +46,7 @@ def attention(is_source: Tensor, lengths: Tensor, width: int, sigma: Tensor, is_
     distance = torch.arange(is_source.size(1), device=device).float() - centres[..., None]
     kernel = 2.0 ** distance.clamp(-100, 100) if is_prefix else distance.square()
     logits = -kernel / (2 * sigma.float().square()).clamp(min=1e-8)
-    weights = logits.masked_fill(~is_source[:, None], -torch.inf).softmax(-1)
+    weights = logits.masked_fill(~is_source[:, None], -torch.inf).softmax(-1, dtype=kind)
     return weights.masked_fill((targets >= lengths[:, None])[..., None], 0.0)
 
 
@@ -104,12 +117,13 @@ class Length(nn.Module):
 
     def forward(self, lifted: Tensor, states: Tensor, is_source: Tensor) -> Tensor:
         """(B, S, D) lifted latents and (B, S, D) states to (B, 100) logits of ``lengths.offset_classes``."""
-        mean = ((lifted + states) * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True)
-        return self.head(mean)
+        return self.head(mean_over(lifted + states, is_source))
 
 
 class Decoder(nn.Module):
     """The factorised decoder, over latents brought to target positions, positions and the length."""
+
+    is_exact = False
 
     def __init__(
         self,
@@ -138,6 +152,7 @@ class Decoder(nn.Module):
         ``sigma``: the spread of the length transform.
         """
         width = is_token.size(1)
-        placed = length_transform(lifted, is_source, lengths, width, sigma, self.is_prefix)
+        kind = torch.float64 if self.is_exact else torch.float32
+        placed = length_transform(lifted, is_source, lengths, width, sigma, self.is_prefix, kind)
         read = 0.5**0.5 * placed + 0.5 * (self.embedding.places(width) + self.lengths(lengths)[:, None])
         return self.decoder(read, mask, memory, source_mask)

@@ -4,7 +4,7 @@ Refinement in the Continuous Space for Non-Autoregressive Neural Machine Transla
 from torch import Tensor, nn
 
 from .gaussian import GaussianStack
-from .transformer import Memory, Stack, TokenEmbedding
+from .transformer import Memory, Stack, TokenEmbedding, mean_over
 
 LENGTH_WIDTH = 200
 """Hidden width of the length predictor (released code)."""
@@ -33,8 +33,7 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor, tuple[Memory, ...], tuple[Memory, ...]]:
         """(B, S) ids to states, (B, 100) log-probabilities of the length, and the memories of prior and decoder."""
         states = self.encoder(self.embedding(source), mask)
-        mean = (states * is_source[..., None]).sum(1) / is_source.sum(1, keepdim=True).clamp(min=1)
-        log_probs = self.length_head(mean).float().log_softmax(1)
+        log_probs = self.length_head(mean_over(states, is_source)).float().log_softmax(1)
         return states, log_probs, self.prior.memory(states), self.decoder.memory(states)
 
 

@@ -18,6 +18,7 @@ ABOUT = "option"
 NORMS = ("mean", "sum", "lenpen")
 STOP_RULES = ("none", "fixed-point", "jaccard", "oracle")
 INFERENCES = ("mean", "delta", "score", "energy")
+ENGINES = ("eager", "int8", "bf16", "compiled")
 
 T = TypeVar("T", bound="Options")
 
@@ -117,7 +118,19 @@ def _check(f: Field[Any], value: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidates(Options):
+class Engine(Options):
+    """How the networks are computed: for every model, fairseq's own too, and the teacher that rescores."""
+
+    engine: str = option(
+        "eager",
+        "int8: linear maps in whole numbers, a scale a token (CPU); bf16: all in bfloat16; compiled: torch.compile, "
+        "on a GPU CUDA graphs",
+        choices=ENGINES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates(Engine):
     """How hypotheses of a sentence are compared, and what is kept and written of them: heeded by every model."""
 
     nbest: int = option(1, "so many of a sentence's hypotheses, the best first", host_flag="nbest", least=1)
@@ -142,7 +155,7 @@ class Candidates(Options):
     def ineffective(self) -> dict[str, str]:
         found = super().ineffective()
         if self.score_reference:
-            heeded = ("score_reference", "rescore_norm", "lenpen")
+            heeded = ("score_reference", "rescore_norm", "lenpen", *about_of(Engine))
             found |= {name: "beside --score-reference" for name in about_of(type(self)) if name not in heeded}
         if self.rescore_norm != "lenpen":
             found["lenpen"] = "without --rescore-norm lenpen"
@@ -164,6 +177,15 @@ class Lengths(GoldLength):
 
     def counts(self) -> dict[str, int]:
         return {**super().counts(), "lengths": self.lengths}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary(Options):
+    """For models whose choice of words may be narrowed: those that predict by ``Encoded.shortlist``."""
+
+    shortlist: str | None = option(
+        None, "file of nar align: a sentence gets only words that its source's words have there, which is faster"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +239,7 @@ class Stopping(Refinement):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples(Options):
+class Samples(Engine):
     """For models that draw samples beside what is most probable."""
 
     decode_samples: int = option(
@@ -246,6 +268,11 @@ class LatentSearch(Samples, Stopping):
         unset=None,
         choices=INFERENCES,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latent_inference == "energy" and self.engine in ("int8", "compiled"):
+            raise UsageError(f"--engine {self.engine}: not with --latent-inference energy, which takes gradients")
 
     @property
     def samples(self) -> int:
@@ -284,7 +311,7 @@ class LatentSteps(LatentSearch):
         return super().idle_of_latents() | ({"latent_step_size"} if is_idle else set())
 
 
-GROUPS: tuple[type[Options], ...] = (Candidates, Lengths, Refinement, Stopping, LatentSteps)
+GROUPS: tuple[type[Options], ...] = (Candidates, Vocabulary, Lengths, Refinement, Stopping, LatentSteps)
 """All groups: every option is in one of them, or in a base of one."""
 
 

@@ -5,13 +5,18 @@ import math
 import torch
 from torch import Tensor
 
+BLOCK = 64
+"""Words of a vocabulary among which the greatest is sought at once."""
+
 
 def most_probable(logits: Tensor, banned: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Most probable ids and their log-probabilities, ``banned`` ids excepted: (…, V) to (…), (…) in nats.
 
-    The probability is the model's own over the whole vocabulary: a ban takes no mass away.
+    The probability is the model's own over the whole vocabulary: a ban takes no mass away. Float32 logits are
+    overwritten: of new memory for as much the system's part alone costs more than all that is computed.
     """
-    log_probs = logits.float().log_softmax(-1)  # one fused kernel: twice as fast as logsumexp and a difference
+    log_probs = logits.detach().float()
+    torch.log_softmax(log_probs, -1, out=log_probs)  # one fused kernel: twice as fast as logsumexp and a difference
     for symbol in banned:
         log_probs[..., symbol] = -torch.inf
     best, token = greatest(log_probs)
@@ -19,14 +24,19 @@ def most_probable(logits: Tensor, banned: tuple[int, ...]) -> tuple[Tensor, Tens
 
 
 def greatest(x: Tensor) -> tuple[Tensor, Tensor]:
-    """As ``x.max(-1)``, which is slow over a vocabulary: first the block of the greatest value, then its place."""
-    size = math.gcd(x.size(-1), 64)
-    if size < 8:
+    """As ``x.max(-1)``, which is slow over a vocabulary: the block of the greatest value, then its place. Of equals the
+    first."""
+    size = x.size(-1)
+    if size < 2 * BLOCK:
         return x.max(-1)
-    blocks = x.unflatten(-1, (-1, size))
-    block = blocks.amax(-1).argmax(-1, keepdim=True)
-    best, place = blocks.take_along_dim(block[..., None], -2).squeeze(-2).max(-1)
-    return best, block.squeeze(-1) * size + place
+    whole = size - size % BLOCK
+    blocks = x[..., :whole].unflatten(-1, (-1, BLOCK)).amax(-1)
+    if whole < size:
+        blocks = torch.cat([blocks, x[..., whole:].amax(-1, keepdim=True)], -1)
+    # the last block begins where it is whole; what it shares with the one before is less, or that one was chosen
+    first = (blocks.argmax(-1, keepdim=True) * BLOCK).clamp(max=size - BLOCK)
+    best, place = x.gather(-1, first + torch.arange(BLOCK, device=x.device)).max(-1)
+    return best, first[..., 0] + place
 
 
 def sampled(logits: Tensor, draw: Tensor) -> Tensor:

@@ -6,6 +6,9 @@ source's keys and values, its memory, are made once (``CrossAttention.memory``),
 Shapes: ``B`` batch, ``T`` target, ``S`` source, ``D`` model, ``H`` heads. ``seen`` says which states are attended to:
 (B, S) True at real tokens, or (B, T, S) where each position has a view of its own (``others``, a cache's causal mask);
 None means all, which is faster.
+
+Modules that sum over positions have an attribute ``is_exact``: the sum is then made in double precision and rounded, so
+that it does not depend on how many positions of padding are summed along (``methods.int8``).
 """
 
 import math
@@ -35,11 +38,21 @@ def others(is_token: Tensor) -> Tensor:
     return seen | (itself & ~seen.any(2, keepdim=True))
 
 
-def _attend(query: Tensor, memory: Memory, seen: Tensor | None, dropout: float) -> Tensor:
+def mean_over(states: Tensor, is_token: Tensor) -> Tensor:
+    """The mean of (B, T, D) states over real positions, (B, D), summed in double precision; 0 where there is none."""
+    total = (states * is_token[..., None]).sum(1, dtype=torch.float64)
+    return (total / is_token.sum(1, keepdim=True).clamp(min=1)).to(states.dtype)
+
+
+def _attend(query: Tensor, memory: Memory, seen: Tensor | None, dropout: float, is_exact: bool) -> Tensor:
     mask = seen
     if mask is not None:
         mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
-    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+    if is_exact:
+        key, value = memory
+        mixed = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), attn_mask=mask)
+        mixed = mixed.to(query.dtype)
+    elif query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         # torch's bfloat16 kernel is ten times slower there in its backward pass
         with torch.autocast("cpu", enabled=False):
             query, key, value = (x.float() for x in (query, *memory))
@@ -52,6 +65,8 @@ def _attend(query: Tensor, memory: Memory, seen: Tensor | None, dropout: float) 
 class SelfAttention(nn.Module):
     """Attention of (B, T, D) states to each other, and to those before them where there is a cache."""
 
+    is_exact = False
+
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
@@ -61,11 +76,13 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, seen: Tensor | None, join: Join | None = None) -> Tensor:
         query, key, value = (_heads(y, self.heads) for y in self.query_key_value(x).chunk(3, -1))
         memory = (key, value) if join is None else join(key, value)
-        return self.output(_attend(query, memory, seen, self.dropout if self.training else 0.0))
+        return self.output(_attend(query, memory, seen, self.dropout if self.training else 0.0, self.is_exact))
 
 
 class CrossAttention(nn.Module):
     """Attention of (B, T, D) states to the memory of a source."""
+
+    is_exact = False
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -81,7 +98,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory, is_source: Tensor | None) -> Tensor:
         query = _heads(self.query(x), self.heads)
-        return self.output(_attend(query, memory, is_source, self.dropout if self.training else 0.0))
+        return self.output(_attend(query, memory, is_source, self.dropout if self.training else 0.0, self.is_exact))
 
 
 class PositionalAttention(nn.Module):
@@ -89,6 +106,8 @@ class PositionalAttention(nn.Module):
 
     Query and key are position embeddings, the value is the state (Gu et al. 2018, section 3.3; Lee et al. 2018).
     """
+
+    is_exact = False
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -101,7 +120,7 @@ class PositionalAttention(nn.Module):
         """``positions``: (T, D) embeddings."""
         places = self.query_key(positions)[None].expand(len(x), -1, -1).chunk(2, -1)
         query, key, value = (_heads(y, self.heads) for y in (*places, self.value(x)))
-        return self.output(_attend(query, (key, value), seen, self.dropout if self.training else 0.0))
+        return self.output(_attend(query, (key, value), seen, self.dropout if self.training else 0.0, self.is_exact))
 
 
 class FeedForward(nn.Module):
@@ -306,13 +325,22 @@ class SourceMemory(nn.Module):
 
 
 class Projection(nn.Module):
-    """The vocabulary projection: (…, D) states to (…, size) logits, by the first rows of a table of embeddings."""
+    """The vocabulary projection: (…, D) states to (…, size) logits, by the first rows of a table of embeddings; or to
+    (…, U) logits of some words, by the rows that were ``chosen`` for them.
+    """
 
     def __init__(self, table: nn.Embedding, size: int) -> None:
         super().__init__()
         self.table, self.size = table, size
 
-    def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
+    def chosen(self, words: Tensor) -> Tensor:
+        """The rows of (U,) words, for ``forward``: (U, D)."""
+        return self.table.weight[words]
+
+    def forward(self, states: Tensor, bias: Tensor | None = None, chosen: Tensor | None = None) -> Tensor:
+        """``bias``: (size,), or (U,) beside ``chosen``."""
+        if chosen is not None:
+            return F.linear(states, chosen, bias)
         weight = self.table.weight
         # a view of the whole would hide from autocast that it has cast this weight before
         return F.linear(states, weight if self.size == len(weight) else weight[: self.size], bias)

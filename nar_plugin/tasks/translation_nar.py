@@ -27,8 +27,9 @@ from .. import compat
 from ..generators import factory
 from ..methods import noise, options
 from ..methods.contract import UsageError
+from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols
-from . import scoring, texts
+from . import engines, scoring, shortlists, texts
 from .truncation import at_least_longest, cut_to
 
 logger = logging.getLogger(__name__)
@@ -200,10 +201,12 @@ class TranslationNarTask(TranslationTask):
     ) -> Any:
         if compat.is_decoder():
             compat.end_like_cat()
+            compat.keep_freed_memory()
         if getattr(args, "sacrebleu", False):
             raise UsageError(
                 "--sacrebleu has no effect in this release of fairseq: leave it out, take --scoring sacrebleu"
             )
+        engines.prepare(models, str(self.cfg.engine))
         host_flags = compat.decode_flags()
         if not factory.is_decoding_model(models[0]):
             if any(map(factory.is_decoding_model, models)):
@@ -211,7 +214,17 @@ class TranslationNarTask(TranslationTask):
             factory.warn_of_idle_task_flags(args, self.cfg, host_flags)
             return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
         is_program = compat.is_decoder() and not isinstance(args, Namespace)
-        return factory.build(models, args, self.cfg, self.symbols, host_flags=host_flags, is_program=is_program)
+        return factory.build(
+            *(models, args, self.cfg, self.symbols),
+            host_flags=host_flags,
+            is_program=is_program,
+            lexicon=self.lexicon(),
+        )
+
+    def lexicon(self) -> Optional[Lexicon]:
+        """What ``--shortlist`` names."""
+        path = self.cfg.shortlist
+        return shortlists.read(path, self.src_dict, self.tgt_dict, self.symbols) if path else None
 
     def inference_step(
         self, generator: Any, models: Any, sample: Any, prefix_tokens: Any = None, constraints: Any = None

@@ -18,6 +18,7 @@ VERBS = {
     "filter": "leave out sentence pairs that are empty, too long, or unlike in length",
     "join": "join sentences to a given length, to time decoders at it",
     "distill": "what a teacher says to a training set, in shards, resumable",
+    "align": "a lexical shortlist: which target words go with each source word",
     "average": "average checkpoints of one model",
     "train": "fairseq-train that can be killed and called again, with its progress",
     "curve": "the validation curve of a training log, as data or as a figure",

@@ -57,7 +57,7 @@ def run_passes(model: Any, source: list[int], length: int, passes: int) -> list[
     encoded = encoded_sources(model, [source])
     hidden, outputs = model.first_pass(encoded, torch.tensor([length]), None, length), []
     for k in range(passes):
-        logits = model.project(hidden, k)
+        logits = model.project(hidden, step=k)
         logits[..., [PAD, BOS]] = -torch.inf
         outputs.append(logits.argmax(-1)[0])
         hidden = model.next_pass(encoded, outputs[-1][None], hidden, None)
@@ -124,7 +124,7 @@ def test_neither_pads_nor_begins_are_predicted_and_lengths_are_as_planned() -> N
     for samples in (0, 2):
         state = started(model, encoded, samples)
         for step in range(1, 6):
-            seen |= set(model.project(state.hidden, step - 1).argmax(-1).flatten().tolist())
+            seen |= set(model.project(state.hidden, step=step - 1).argmax(-1).flatten().tolist())
             for words in (state.tokens, *state.words.unbind(1)):
                 assert not (((words == PAD) | (words == BOS)) & state.is_token).any()
                 assert bool((words == PAD)[~state.is_token].all())
@@ -288,7 +288,7 @@ def test_one_pass_is_plain_cross_entropy() -> None:
     encoded, expected = encoded_sources(model), 0.0
     for i, row in enumerate(TARGETS):
         rows, n = torch.tensor([i]), len(row) + 1
-        logits = model.project(model.first_pass(encoded.select(rows), torch.tensor([n]), None, n), 0)[0]
+        logits = model.project(model.first_pass(encoded.select(rows), torch.tensor([n]), None, n), step=0)[0]
         expected += float(F.cross_entropy(logits, torch.tensor([*row, EOS]), reduction="sum").detach())
     assert losses(model)["pass0"] == pytest.approx(expected, rel=1e-5)
     loss, _, _ = criterion(length_loss_factor=0.0)(model, sample)
@@ -662,7 +662,8 @@ def test_samples_have_the_probabilities_of_the_model() -> None:
     many = 3000
     starts = IterativeRefinementProposals(lengths=torch.tensor([3]), samples=many, keys=torch.tensor([7]))
     state = model.start(encoded, starts)
-    probability = model.project(state.hidden[0, 0], 0).index_fill(-1, torch.tensor([PAD, BOS]), -torch.inf).softmax(-1)
+    logits = model.project(state.hidden[0, 0], step=0)
+    probability = logits.index_fill(-1, torch.tensor([PAD, BOS]), -torch.inf).softmax(-1)
     for place in range(3):
         drawn = state.words[0, 1:, place].bincount(minlength=tiny.WORDS + 4) / many
         deviation = (probability[place] * (1 - probability[place]) / many).sqrt()
@@ -680,7 +681,7 @@ def test_the_marginal_of_a_toy_and_its_two_approximations(next_input: str) -> No
     source, target, size = [4, 6, 5], [6, EOS], 7
     encoded = encoded_sources(model, [source])
     hidden = model.first_pass(encoded, torch.tensor([2]), None, 2)
-    first = model.project(hidden, 0)[0].softmax(-1)
+    first = model.project(hidden, step=0)[0].softmax(-1)
     every = torch.tensor(list(itertools.product(range(size), repeat=2)))
     prior = first[0, every[:, 0]] * first[1, every[:, 1]]
     rows = torch.zeros(len(every), dtype=torch.long)

@@ -35,6 +35,8 @@ OTHER_VALUES = {
     "max_candidate_tokens": 100,
     "decode_sample_noise": 0.25,
     "latent_inference": "mean",
+    "engine": "bf16",
+    "shortlist": "words.txt",
 }
 
 
@@ -100,7 +102,7 @@ def test_mask_predict_heeds_these_flags_and_no_others() -> None:
     of_candidates = {"iter_decode_with_beam", "iter_decode_with_external_reranker", "nbest", "lenpen", "rescore_norm"}
     of_passes = {"iter_decode_max_iter", "iter_decode_force_max_iter", "retain_iter_history", "print_step"}
     others = {"max_candidate_tokens", "gold_target_len", "collapse_repeats", "score_reference"}
-    assert heeded(tiny_model()) == of_candidates | of_passes | others
+    assert heeded(tiny_model()) == of_candidates | of_passes | others | {"engine", "shortlist"}
 
 
 def test_every_flag_that_a_model_heeds_is_known() -> None:
@@ -396,3 +398,12 @@ def test_an_option_of_a_model_reaches_it() -> None:
     stub.propose = lambda encoded, request: asked.append(request) or propose(encoded, request)
     build(stub, cfg=cfg).generate([stub], sample_of([[5, 6]]))
     assert asked[0].options == DrawingOptions(decode_samples=3)
+
+
+def test_a_list_of_words_is_refused_where_it_narrows_nothing() -> None:
+    """Models that do not predict by it, and fairseq's own, would ignore it without a word."""
+    cfg = task_options(shortlist="words.txt")
+    with pytest.raises(UsageError, match="--shortlist: no effect on --arch stub; leave it out"):
+        build(SettlingStub(), cfg=cfg)
+    with pytest.raises(UsageError, match="--shortlist: an autoregressive --arch may give every word"):
+        factory.warn_of_idle_task_flags(Namespace(), cfg, HOST_FLAGS)

@@ -195,6 +195,8 @@ NOT_OF_THE_LOOP = {
     "is_rescored": "the factory splits --path by it and hands the loop a teacher",
     "score_reference": "the factory takes another generator by it",
     "print_step": "fairseq prints the steps of each hypothesis",
+    "engine": "the task prepares the models by it",
+    "shortlist": "the task reads the file and hands the loop a lexicon",
 }
 UNREAD: dict[str, dict[str, str]] = {
     "mask_predict_tiny": {"is_forced": "it has no rule to overrule: all steps are made anyway"},
@@ -279,7 +281,7 @@ def test_a_number_is_finite(value: float) -> None:
 def test_every_option_with_bounds_or_choices_is_tried_here() -> None:
     abouts = ABOUTS
     assert {name for name, _, _, _ in BOUNDS} == {n for n, about in abouts.items() if about.least is not None}
-    assert {*CHOICES, "latent_inference"} == {n for n, about in abouts.items() if about.choices}
+    assert {*CHOICES, "latent_inference", "engine"} == {n for n, about in abouts.items() if about.choices}
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -493,7 +495,8 @@ def test_the_exponent_goes_with_its_norm() -> None:
 def test_where_references_are_scored_nothing_but_the_norm_matters(name: str) -> None:
     kind = OF_MODELS[name]
     idle = kind(score_reference=True, rescore_norm="lenpen").ineffective()
-    assert set(idle) == names_of(kind) - {"score_reference", "rescore_norm", "lenpen"}
+    assert set(idle) == names_of(kind) - {"score_reference", "rescore_norm", "lenpen", "engine"}
+    assert "shortlist" in idle, "a reference may have any word"
     assert set(idle.values()) == {"beside --score-reference"}
     assert "lenpen" in kind(score_reference=True).ineffective()
 

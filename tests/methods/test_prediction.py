@@ -23,7 +23,7 @@ def test_banned_ids_are_never_predicted_and_keep_their_mass() -> None:
     assert prediction.most_probable(logits - 9, (1,))[0].tolist() == [2]
 
 
-@pytest.mark.parametrize("size", [1, 7, 8, 24, 64, 640, 1000])
+@pytest.mark.parametrize("size", [1, 7, 8, 24, 64, 127, 128, 129, 640, 1000])
 def test_the_greatest_is_that_of_torch_and_of_equals_the_first(size: int) -> None:
     x = torch.randint(-9, 9, (40, 3, size), generator=torch.Generator().manual_seed(size)).float()
     best, place = prediction.greatest(x)

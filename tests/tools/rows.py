@@ -29,6 +29,7 @@ def row(name: str = "cmlm-t4", **changes: Any) -> results.Row:
         "device": "cpu",
         "size": "small",
         "threads": 1,
+        "engine": "eager",
         "command": "nar benchmark bin",
         "date": "2020-01-01T00:00:00+00:00",
     }

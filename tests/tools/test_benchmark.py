@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +17,7 @@ from nar_tools.errors import ToolError
 from nar_tools.measure import clock, entrants, results, runs, timed
 from tests import tiny
 from tests.end_to_end.programs import PLUGIN, TASK, Outcome, complains, console, succeed, tagged
-
-VERB = (sys.executable, "-m", "nar_tools")
+from tests.tools.conftest import FORCED, VERB
 
 
 class StubWorker:
@@ -116,7 +114,7 @@ def test_the_replay_makes_every_pass_of_a_decode_once() -> None:
 def test_options_of_a_system_that_are_not_the_programs_leave_its_flags() -> None:
     found = entrants.entrant_of("a", "--path 'my file.pt' --train 'distilled twice' --beam 2 --baseline beam4 --cpu")
     assert (found.train, found.baseline, found.converged) == ("distilled twice", "beam4", None)
-    assert found.flags == "--path 'my file.pt' --beam 2 --cpu"
+    assert found.flags == "--path 'my file.pt' --beam 2 --cpu" and found.engine == "eager"
 
 
 def test_flags_that_no_shell_could_read_are_refused() -> None:
@@ -143,6 +141,8 @@ def test_a_teacher_is_searched_in_three_ways_and_those_that_systems_name() -> No
         ([("a", ""), ("a", "")], "that of two systems"),
         ([("../a", "")], "no name"),
         ([("a", "--baseline beam4")], "beam4 is not measured in this run"),
+        ([("a", "--engine onnx")], "a: argument --engine: invalid choice: 'onnx'"),
+        ([("ar-beam5", "--engine ctranslate2")], "ar-beam5 is fairseq's own search"),
     ],
 )
 def test_a_wrong_choice_of_systems_is_refused(given: list[tuple[str, str]], complaint: str) -> None:
@@ -196,9 +196,9 @@ def test_few_sentences_are_warmed_up_as_long_as_many(monkeypatch: pytest.MonkeyP
     call = worker.call
     worker.call = lambda method, sentences: asked.append(sentences) or call(method, sentences)
     rows: list[results.Row] = [{"id": "a", "baseline": None}]
-    runs.add_times(rows, [worker], runs.sample(3, 2, seed=1), repeats=1, noisy=False)
+    runs.add_times(rows, [worker], runs.Plan(runs.sample(3, 2, seed=1), repeats=1), noisy=False)
     assert len(asked[0]) == clock.WARM_UP and set(asked[0]) == set(asked[1]) and len(asked[1]) == 2
-    assert rows[0]["timed_sentences"] == 2
+    assert rows[0]["timed_sentences"] == 2 and rows[0]["throughput"] is None
 
 
 def test_systems_that_decode_other_sentences_are_refused(tmp_path: Path) -> None:
@@ -324,22 +324,6 @@ def test_a_system_that_cannot_be_measured_ends_the_run_with_one_line(
     complains(done, "nar benchmark: ", complaint)
     assert done.code == 2
     assert not (tmp_path / "results.json").exists()
-
-
-@pytest.fixture
-def joined(corpus: Path, data: Path, tmp_path: Path) -> Path:
-    """Four pairs of 7 tokens a side."""
-    texts = [tmp_path / f"joined.{side}" for side in ("src", "tgt")]
-    inputs = [corpus / f"test.{side}" for side in ("src", "tgt")]
-    counts = ("--length", 7, "--lines", 4)
-    assert console([*VERB, "join", "--input", *inputs, "--output", *texts, *counts]).code == 0
-    dictionary = ("--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt")
-    langs = ("--source-lang", "src", "--target-lang", "tgt")
-    succeed("fairseq-preprocess", *langs, "--testpref", tmp_path / "joined", *dictionary, "--destdir", tmp_path / "bin")
-    return tmp_path / "bin"
-
-
-FORCED = "--min-len {0} --max-len-a 0 --max-len-b {0}"
 
 
 @pytest.mark.slow

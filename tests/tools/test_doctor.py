@@ -132,7 +132,16 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (replace(SOUND, on_path=None), "fairseq-train", OK, ["not on PATH", 'export PATH="/e/bin:$PATH"']),
         (replace(SOUND, on_path="/usr/bin/fairseq-train"), "fairseq-train", WARN, ["leads to /usr/bin/fairseq-train"]),
         (replace(SOUND, libnat=None), "libnat", OK, ["no C++ compiler", "only fairseq's Levenshtein"]),
+        (SOUND, "ctranslate2", OK, ["not there", "only nar benchmark", "-> pip install ctranslate2"]),
+        (
+            with_versions(ctranslate2="4.8.5"),
+            "ctranslate2",
+            OK,
+            ["4.8.5 (nar benchmark --engine"],
+        ),
         (replace(SOUND, libnat=None, compiler="/bin/c++"), "libnat", OK, ["/bin/c++ could compile it"]),
+        (SOUND, "sil-thot", OK, ["not there; only nar align needs it", "-> pip install sil-thot"]),
+        (with_versions(sil_thot="3.5.3"), "sil-thot", OK, ["3.5.3 (nar align needs it)"]),
         (
             with_imports(torchaudio=Trouble("OSError: x.so")),
             "torchaudio",
@@ -173,6 +182,14 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         ),
         (replace(SOUND, flags=frozenset(["sse2"])), "processor", WARN, ["avx2 no", "slow without avx2"]),
         (replace(SOUND, flags=None), "processor", OK, ["unknown"]),
+        (SOUND, "engines", OK, ["int8: no (torch has no kernels", "bf16: yes", "compiled: "]),
+        (
+            with_imports(torch={**SOUND.imports["torch"], "int8": ["fbgemm"]}),
+            "engines",
+            OK,
+            ["int8: yes (7 bits an input: no avx512_vnni)"],
+        ),
+        (replace(SOUND, flags=frozenset(["avx2"]), compiler=None), "engines", OK, ["bf16: no", "compiled: no (no C++"]),
         (replace(SOUND, free_disk=1 << 29), "disk", WARN, ["0.5 GiB free", "make room"]),
         (replace(SOUND, free_memory=1 << 30), "memory", WARN, ["1.0 GiB free", "--max-tokens"]),
         (replace(SOUND, free_memory=None), "memory", OK, ["unknown"]),
@@ -251,10 +268,10 @@ def doctored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def test_the_status_is_1_where_anything_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert doctored(monkeypatch, capsys, SOUND)[-2:] == ["17 ok, 0 warn, 0 FAIL", "0"]
-    assert doctored(monkeypatch, capsys, replace(SOUND, free_disk=0))[-2:] == ["16 ok, 1 warn, 0 FAIL", "0"]
+    assert doctored(monkeypatch, capsys, SOUND)[-2:] == ["20 ok, 0 warn, 0 FAIL", "0"]
+    assert doctored(monkeypatch, capsys, replace(SOUND, free_disk=0))[-2:] == ["19 ok, 1 warn, 0 FAIL", "0"]
     said = doctored(monkeypatch, capsys, hosted())
-    assert said[-2:] == ["16 ok, 0 warn, 1 FAIL", "1"]
+    assert said[-2:] == ["19 ok, 0 warn, 1 FAIL", "1"]
     assert "FAIL  host: nothing provides the package fairseq  -> bash scripts/install.sh" in said
 
 

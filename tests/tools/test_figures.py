@@ -45,6 +45,8 @@ def measured_rows() -> list[results.Row]:
     for n in LENGTHS:
         times = {"ar-greedy": 1.2 * n, "ar-beam5": 2.2 * n, "ar-deep-shallow": 0.6 * n, "cmlm-t4-l1": 6 + n / 12}
         found += [forced(name, n, ms_per_sentence=ms, baseline=None, speedup=None) for name, ms in times.items()]
+    for i, one in enumerate(found[:6]):
+        one["throughput"] = {"1": 20.0 + i, "8": 60.0 + 5 * i, "64": 300.0 - 40 * i}
     return found
 
 
@@ -197,7 +199,7 @@ def test_lines_and_points_and_numbers_are_those_of_the_chart(name: str) -> None:
     numbers = {(text.get_text(), text.xy) for text in axes.texts}
     assert numbers == {(str(n), point) for s in chart.series for n, point in zip(s.numbers, s.points, strict=False)}
     assert len(numbers) == (16 if name == "speed" else 0)
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log" if name == "latency" else "linear")
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log" if name in ("latency", "throughput") else "linear")
     assert not chart.x_ticks or axes.get_xticks().tolist() == chart.x_ticks
 
 
@@ -221,6 +223,13 @@ def test_a_legend_beside_the_data_names_all_from_the_highest_and_no_text_is_cut_
     assert not any(a.overlaps(b) for a, b in itertools.combinations([axes.bbox, *boxes], 2))
     inside = figure.bbox.padded(0.5)
     assert all(inside.contains(*corner) for box in boxes for corner in (box.min, box.max))
+
+
+def test_throughput_has_a_line_for_each_system_and_forced_length_from_small_batches_to_large() -> None:
+    rates = {"64": 300.0, "8": 60.0, "1": 9.5}
+    chart = figures.throughput([row("a", throughput=rates), forced("a", 25, throughput={"8": 7.0}), row("untimed")])
+    assert points_of(chart) == {"a": ((1, 9.5), (8, 60.0), (64, 300.0)), "a, 25 tokens": ((8, 7.0),)}
+    assert chart.log_x and chart.log_y and chart.x_ticks == [1, 8, 64]
 
 
 def test_a_training_curve_needs_no_legend() -> None:
@@ -257,6 +266,7 @@ def test_the_same_rows_give_the_same_bytes_in_another_process(tmp_path: Path, na
         ([forced("a", 25)], "steps", "no rows for this figure"),
         ([scored("ar-beam5", 36.0, 13, 1.0)], "steps", "no rows for this figure"),
         ([row(speedups=None)], "speed", "no rows for this figure"),
+        ([row()], "throughput", "no rows for this figure"),
     ],
 )
 def test_a_figure_without_rows_is_refused_in_one_line(
@@ -282,7 +292,7 @@ def test_all_figures_are_those_that_the_rows_have_something_for(
     results.write(tmp_path / "results.json", only)
     cli.main(["report", str(tmp_path / "results.json"), "--figure", "all", "--output", str(tmp_path / "drawn")])
     drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
-    assert drawn == {f"{name}.{kind}" for name in ("latency", "speed") for kind in ("png", "svg")}
+    assert drawn == {f"{name}.{kind}" for name in ("latency", "speed", "throughput") for kind in ("png", "svg")}
     assert "no figure steps" in capsys.readouterr().err
 
 

@@ -66,6 +66,20 @@ def test_no_table_holds_rows_of_two_devices() -> None:
     assert [line.split()[0] for line in second.split("\n")] == ["Size", "system", "b"] and "gpu" in second
 
 
+def test_engines_are_shown_where_a_table_has_several() -> None:
+    lines = tables.table([row("a", engine="int8"), row("b"), row("c", size="base")]).split("\n")
+    assert lines[1].split()[:2] == ["system", "engine"]
+    assert (lines[2].split()[:2], lines[3].split()[:2]) == (["a", "int8"], ["b", "eager"])
+    assert "engine" not in tables.table([row("c", size="base")])
+
+
+def test_a_competitor_has_a_column_of_its_own() -> None:
+    compared = {"competitor": "ct2-beam5", "competitor_ratio": 1.234}
+    lines = tables.table([row("a", **compared), row("b")]).split("\n")
+    assert lines[1].endswith("/ ct2-beam5") and lines[2].endswith("1.23x") and lines[3].endswith("-")
+    assert "/ ct2-beam5: times as fast as ct2-beam5 in the same run" in lines
+
+
 def test_times_alone_need_no_note_on_scores() -> None:
     assert "BLEU" not in tables.table([forced("a", 25)])
 
@@ -145,7 +159,16 @@ def test_the_program_prints_the_tables(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    "options", ["--figure speed", "--output a", "--figure speed --output a --wide", "--figure nothing --output a"]
+    "options",
+    [
+        "--figure speed",
+        "--output a",
+        "--figure speed --output a --wide",
+        "--figure speed --output a --table throughput",
+        "--figure nothing --output a",
+        "--table throughput --wide",
+        "--table nothing",
+    ],
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: str) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -256,7 +279,8 @@ from nar_tools import cli
 cli.main(["report", {str(tmp_path / "results.json")!r}])
 cli.main(["assemble", {str(tmp_path / "results.json")!r}, "--output", {str(tmp_path / "all.json")!r}])
 from nar_tools.commands import benchmark, latents, show
-sys.exit(", ".join({{"torch", "fairseq", "matplotlib", "sacrebleu", "nar_plugin"}} & sys.modules.keys()) or 0)
+heavy = {{"torch", "fairseq", "matplotlib", "sacrebleu", "nar_plugin", "ctranslate2"}}
+sys.exit(", ".join(heavy & sys.modules.keys()) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """The schema of results.json: what a row must hold, what is refused, how a file is written and put together."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ def test_a_right_row_passes() -> None:
         ({"forced_length": 25}, "row cmlm-t4: bleu, signature of a forced length"),
         ({"id": "../elsewhere"}, "a row needs an id"),
         ({"speed": 3.0}, "has an unknown speed"),
+        ({"engine": None}, "engine is no str"),
+        ({"engine": "onnx"}, "row cmlm-t4: engine onnx is none of eager, int8"),
+        ({"throughput": {"1": "fast"}}, "throughput is no dict"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(changes: dict[str, Any], complaint: str) -> None:
@@ -63,6 +67,13 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     results.write(path, [row("a"), row("b")])
     assert results.read(path) == [row("a"), row("b")]
     assert list(path.parent.iterdir()) == [path], "an unfinished file was left behind"
+
+
+def test_rows_of_files_that_are_older_than_a_field_are_read(tmp_path: Path) -> None:
+    old = {name: value for name, value in row("a").items() if name not in results.LATER}
+    (tmp_path / "results.json").write_text(json.dumps([old]))
+    assert results.read(tmp_path / "results.json") == [row("a")]
+    assert row("a")["engine"] == "eager" and set(results.LATER) < set(results.FIELDS)
 
 
 def test_an_update_replaces_rows_in_place_and_appends_new_ones(tmp_path: Path) -> None:

@@ -1,13 +1,22 @@
 """Measures quality and speed of several systems in one run, and puts them as rows into a results.json.
 
-A system is an id and the flags of fairseq-generate as one would type them, and three more: --train WORDS (what it was
-trained on), --baseline NAME (which of the teacher's searches its speed is compared with, by default beam5) and
---curve FILE (of nar curve: whether it has converged). --teacher stands for the systems ar-greedy, ar-beam3 and
-ar-beam5, and ar-beam4 where it is named. Hypotheses lose subword-nmt's marks and are detokenised by Moses, whatever the
-flags say of it. The fields of a row: scripts/nar_tools/measure/results.py.
+A system is an id and the flags of fairseq-generate as one would type them, and four more: --train WORDS (what it was
+trained on), --baseline NAME (which of the teacher's searches its speed is compared with, by default beam5),
+--curve FILE (of nar curve: whether it has converged) and --engine NAME (what computes the networks). --teacher stands
+for the systems ar-greedy, ar-beam3 and ar-beam5, and ar-beam4 where it is named. Hypotheses lose subword-nmt's marks
+and are detokenised by Moses, whatever the flags say of it. The fields of a row: scripts/nar_tools/measure/results.py.
 
 Every system is a process of its own, and only one of them computes at a time. Each first decodes all sentences in
 batches, for the scores. Then all decode the same sample, a sentence at a time, in short turns, A-B-A-B, several times.
+
+--engine ctranslate2 and ctranslate2-int8: CTranslate2 decodes an autoregressive transformer of fairseq in its stead,
+from ids to ids, with the beam, lengths and length penalty that the flags say. Before any time counts its tokens in
+float32 must be fairseq's in 99 % of the sentences; where --min-len forbids the end symbol both search greedily for
+this, since they weigh the hypotheses of a beam differently. Other engines are flags of the plugin's task. With
+--competitor ID every row says how it compares with that system.
+
+With --batch-sizes N... also the throughput, in sentences a second, of the timed sentences in batches of these sizes,
+sorted by length; the systems take turns.
 
 With --forced-length N in place of --reference there are no scores, only times: of systems whose flags force N tokens on
 every hypothesis, which is checked (--min-len N --max-len-a 0 --max-len-b N for fairseq's own search; for ours
@@ -22,7 +31,9 @@ Example:
     nar benchmark bin --reference test.en --output results.json \\
         --teacher "--train raw --path teacher.pt --user-dir nar_plugin --task translation_nar" \\
         --system cmlm-t4 "--train distilled --baseline beam4 --path student.pt --user-dir nar_plugin
-                          --task translation_nar --iter-decode-max-iter 3 --iter-decode-with-beam 2"
+                          --task translation_nar --iter-decode-max-iter 3 --iter-decode-with-beam 2" \\
+        --system ct2-beam5 "--engine ctranslate2 --path teacher.pt --user-dir nar_plugin --task translation_nar" \\
+        --competitor ct2-beam5 --batch-sizes 1 8 64
 """
 
 import argparse
@@ -53,6 +64,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--hypotheses", type=Path, metavar="DIR", help="for ID.txt (default: hypotheses/ beside --output)")
     add("--system", nargs=2, action="append", default=[], metavar=("ID", "FLAGS"), help="more than once")
     add("--teacher", metavar="FLAGS", help="without --beam")
+    add("--competitor", metavar="ID", help="the system that every other is compared with, beside its baseline")
     add("--source-lang")
     add("--target-lang")
     add("--batch-size", type=int, default=50, help="for the scores (default 50); times are at batch 1")
@@ -60,12 +72,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--sentences", type=int, help=told)
     add("--sample-seed", type=int, default=1, help="which are timed (default 1)")
     add("--repeats", type=int, default=3, help="how often each is timed (default 3)")
+    add("--batch-sizes", type=int, nargs="+", default=[], metavar="N", help="throughput is measured of these too")
     add("--threads", type=int, default=1, help="of each process (default 1)")
     add("--allow-noise", action="store_true", help="measure even if other processes run, and mark the rows")
     args = parser.parse_args(argv)
-    counts = [args.batch_size, args.repeats, args.threads, *(args.forced_length or [1])]
+    counts = [args.batch_size, args.repeats, args.threads, *args.batch_sizes, *(args.forced_length or [1])]
     if min(counts) < 1 or args.sentences is not None and args.sentences < 1:
-        parser.error("--batch-size, --sentences, --repeats, --threads and --forced-length need 1 or more")
+        parser.error("--batch-size(s), --sentences, --repeats, --threads and --forced-length need 1 or more")
     return args
 
 
@@ -95,9 +108,21 @@ def command_line(entrant: Entrant, args: argparse.Namespace) -> List[str]:
     return [args.data, *first, *batch, *shlex.split(entrant.flags), "--required-batch-size-multiple", "1"]
 
 
+def plan_of(args: argparse.Namespace, size: int) -> runs.Plan:
+    """What is timed of ``size`` sentences."""
+    sentences = runs.sample(size, args.sentences or 200, args.sample_seed)
+    if args.batch_sizes and max(args.batch_sizes) > len(sentences):
+        raise ToolError(
+            f"--batch-sizes {max(args.batch_sizes)}: only {len(sentences)} sentences are timed (--sentences)"
+        )
+    return runs.Plan(sentences, args.repeats, tuple(sorted(set(args.batch_sizes))), args.competitor)
+
+
 def measured(args: argparse.Namespace, argv: Sequence[str]) -> List[Row]:
     """The rows of the run, which have been put into --output."""
     chosen = entrants.entrants_of(args.system, args.teacher)
+    if args.competitor and args.competitor not in [entrant.id for entrant in chosen]:
+        raise ToolError(f"--competitor {args.competitor}: no system of this run")
     references = files.read_lines(args.reference, clean=True) if args.reference else None
     noisy = is_noisy(2.0, args.allow_noise)
     hypotheses: List[List[str]] = []
@@ -111,13 +136,14 @@ def measured(args: argparse.Namespace, argv: Sequence[str]) -> List[Row]:
         size = len(workers[0].facts["source_lengths"])
         if references is not None and len(references) != size:
             raise ToolError(f"{args.reference} has {len(references)} lines for {size} sentences")
+        plan = plan_of(args, size)
+        runs.check_agreement(workers, plan.sentences if references is None else None)
         common = {**runs.common_facts(workers, argv), "threads": args.threads, "forced_length": args.forced_length}
         if references is None:
             rows = runs.unscored(workers, common, args.forced_length)
         else:
             rows, hypotheses = runs.measure_quality(workers, common, references)
-        timed = runs.sample(size, args.sentences or 200, args.sample_seed)
-        runs.add_times(rows, workers, timed, args.repeats, noisy)
+        runs.add_times(rows, workers, plan, noisy)
         runs.write(args.output, args.hypotheses or args.output.parent / "hypotheses", rows, hypotheses)
     return rows
 

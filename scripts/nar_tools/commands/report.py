@@ -1,8 +1,9 @@
 """Prints the rows of results.json files as tables, or draws a figure of them.
 
 A table for each size of model, device and forced length, sacreBLEU's signature below. --overview: one table of the rows
-that papers.json names (its fields: scripts/nar_tools/measure/overview.py), beside what the papers report. A figure is
-written as PNG and SVG.
+that papers.json names (its fields: scripts/nar_tools/measure/overview.py), beside what the papers report. --table
+throughput: sentences a second by size of batch (nar benchmark --batch-sizes), and from which size on a system is slower
+than its competitor. A figure is written as PNG and SVG.
 
 --refresh writes the tables of a README anew: what stands between  <!-- nar report ARGUMENTS -->  and  <!-- end -->; the
 arguments are as here, and paths begin at the README.
@@ -23,7 +24,7 @@ from typing import List, Sequence
 
 from .. import cli, files
 from ..errors import ToolError
-from ..measure import figures, overview, results, tables
+from ..measure import figures, overview, results, tables, throughput
 
 BLOCK = re.compile(r"(<!-- nar report (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -36,8 +37,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--where", action="append", default=[], metavar="FIELD=VALUE", help=chosen)
     add("--markdown", action="store_true", help="tables for a README")
     add("--wide", action="store_true", help="tables with ratio of lengths and repetitions")
+    add("--table", choices=("systems", "throughput"), default="systems", help="which tables (default: systems)")
     add("--overview", type=Path, metavar="PAPERS", help="the rows that this papers.json names, beside the papers'")
-    add("--figure", choices=(*figures.CHARTS, "all"), help="ms over length, BLEU over passes, BLEU over speed")
+    add("--figure", choices=(*figures.CHARTS, "all"), help="ms over length, BLEU over passes or speed, throughput")
     add("--output", type=Path, metavar="STEM", help="STEM.png and STEM.svg are written; with --figure all a folder")
     add("--refresh", type=Path, metavar="README", help="writes the tables of a README anew")
     args = parser.parse_args(argv)
@@ -45,10 +47,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("files of results, or --refresh README")
     if bool(args.figure) != bool(args.output):
         parser.error("--figure and --output go together")
-    if args.figure and (args.markdown or args.wide or args.overview):
-        parser.error("--markdown, --wide and --overview are for tables, not for a --figure")
-    if args.overview and args.wide:
-        parser.error("--overview and --wide are two tables")
+    if args.figure and (args.markdown or args.wide or args.overview or args.table == "throughput"):
+        parser.error("--markdown, --wide, --table and --overview are for tables, not for a --figure")
+    if sum([bool(args.overview), args.wide, args.table == "throughput"]) > 1:
+        parser.error("--overview, --wide and --table throughput are different tables")
     return args
 
 
@@ -61,6 +63,8 @@ def table_of(args: argparse.Namespace, markdown: bool, folder: Path = Path()) ->
     """The tables that the arguments ask for; paths are relative to the folder."""
     if args.overview:
         return overview.overview(rows_of(args, folder), overview.load(folder / args.overview), markdown)
+    if args.table == "throughput":
+        return throughput.table(rows_of(args, folder), markdown)
     return tables.table(rows_of(args, folder), markdown, args.wide)
 
 

@@ -12,6 +12,8 @@ TESTED = ((3, 11), (3, 12))
 OLDEST = (3, 10)
 WANTED_TASK, WANTED_ARCH = "translation_nar", "latent_transformer"
 PACKAGES = ("numpy", "omegaconf", "hydra-core", "sacrebleu", "sacremoses", "subword-nmt")
+OPTIONAL = {"sil-thot": "nar align", "ctranslate2": "nar benchmark --engine ctranslate2"}
+"""What only a verb needs."""
 KNOWN_BAD = (
     # distribution, versions, from this Python on, what happens
     ("fairseq", "<=0.12.2", (3, 11), "does not import on Python 3.11 and later"),
@@ -141,6 +143,17 @@ def packages(facts: Facts) -> List[Record]:
     return [package(facts, name) for name in PACKAGES]
 
 
+def optional(facts: Facts) -> List[Record]:
+    """For information: what can be had without them, most users want nothing more."""
+    versions = {name: facts.versions.get(name) for name in OPTIONAL}
+    return [
+        Record(OK, name, f"{version} ({OPTIONAL[name]} needs it)")
+        if version
+        else Record(OK, name, f"not there; only {OPTIONAL[name]} needs it", f"pip install {name}, for that")
+        for name, version in versions.items()
+    ]
+
+
 def known_bad(facts: Facts) -> List[Record]:
     """Combinations that cannot work, whatever asks for them."""
     found = []
@@ -199,6 +212,20 @@ def libnat(facts: Facts) -> Record:
         return Record(OK, "libnat", f"{facts.libnat}, ready")
     compiler = f"{facts.compiler} could compile it" if facts.compiler else "no C++ compiler to make it with"
     return Record(OK, "libnat", f"not there ({compiler}); only fairseq's Levenshtein models need it")
+
+
+def engines(facts: Facts) -> Record:
+    """For information: what ``--engine`` can be on a CPU, and why not."""
+    flags, looked_at = facts.flags or frozenset(), facts.imports.get("torch")
+    kernels = looked_at.get("int8", ()) if isinstance(looked_at, dict) else ()
+    bits = "8 bits" if "avx512_vnni" in flags else "7 bits an input: no avx512_vnni"
+    has_bf16 = flags & {"avx512_bf16", "amx_bf16"}
+    said = {
+        "int8": f"yes ({bits})" if "fbgemm" in kernels else "no (torch has no kernels for this processor)",
+        "bf16": "yes" if has_bf16 else "no (the processor has no bfloat16)",
+        "compiled": "yes" if facts.compiler else "no (no C++ compiler: install g++)",
+    }
+    return Record(OK, "engines", "; ".join(f"{name}: {what}" for name, what in said.items()))
 
 
 def unused(facts: Facts) -> List[Record]:
@@ -270,6 +297,7 @@ CHECKS: Tuple[Callable[[Facts], Sequence[Record]], ...] = (
     one(torch),
     one(fairseq),
     packages,
+    optional,
     one(plugin),
     other_plugin,
     one(programs),
@@ -277,6 +305,7 @@ CHECKS: Tuple[Callable[[Facts], Sequence[Record]], ...] = (
     unused,
     one(threads),
     one(processor),
+    one(engines),
     one(disk),
     one(memory),
 )

@@ -86,7 +86,8 @@ def folder_of(package: str) -> Optional[Path]:
 def look_at_torch() -> Dict[str, Any]:
     torch = importlib.import_module("torch")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus, "threads": torch.get_num_threads()}
+    about = {"version": torch.__version__, "cuda": torch.version.cuda, "threads": torch.get_num_threads()}
+    return {**about, "gpus": gpus, "int8": torch.backends.quantized.supported_engines}
 
 
 def look_at_fairseq() -> str:

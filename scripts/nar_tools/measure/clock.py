@@ -14,7 +14,8 @@ from ..errors import ToolError
 from ..progress import progress
 from .entrants import Entrant
 from .results import Row
-from .timed import Timing, serve
+from .served import serve
+from .timed import Timing
 
 WARM_UP = 10
 TURN = 20
@@ -32,7 +33,7 @@ class Worker:
         self.entrant, self.facts = entrant, {}  # type: Entrant, Dict[str, Any]
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, argv, threads), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, argv, entrant.engine, threads), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -100,6 +101,27 @@ def measure_times(workers: Sequence[Any], sentences: List[int], warm_up: List[in
     return timings
 
 
+def batches_of(sentences: Sequence[int], lengths: Sequence[int], size: int) -> List[List[int]]:
+    """The sentences in batches of ``size``, sorted by the ``lengths`` of all sources as fairseq-generate sorts them."""
+    ordered = sorted(sentences, key=lambda i: (lengths[i], i))
+    return [ordered[first : first + size] for first in range(0, len(ordered), size)]
+
+
+def measure_throughput(
+    workers: Sequence[Any], sentences: Sequence[int], lengths: Sequence[int], sizes: Sequence[int], repeats: int
+) -> List[Dict[str, float]]:
+    """For each worker its sentences a second by size of batch, the median of the repeats; the workers take turns."""
+    batches = {size: batches_of(sentences, lengths, size) for size in sizes}
+    seconds: List[Dict[int, List[float]]] = [{size: [] for size in sizes} for _ in workers]
+    for size in progress([*sizes] * repeats, "throughput", "turns"):
+        for worker, found in zip(workers, seconds):
+            found[size].append(worker.call("seconds", batches[size]))
+    return [
+        {str(size): round(len(sentences) / statistics.median(times), 3) for size, times in found.items()}
+        for found in seconds
+    ]
+
+
 def medians(values: Sequence[float], sentences: int) -> List[float]:
     """Over the repeats, for each sentence."""
     return [statistics.median(values[i::sentences]) for i in range(sentences)]
@@ -118,8 +140,9 @@ def time_fields(timings: List[Timing], lengths: List[int]) -> Row:
     import numpy as np
 
     times, bare = medians([ms for ms, _, _ in timings], len(lengths)), [b for _, _, b in timings if b is not None]
+    calls = [n for _, n, _ in timings if n is not None]
     return {
-        "passes": round(statistics.mean(calls for _, calls, _ in timings), 3),
+        "passes": round(statistics.mean(calls), 3) if calls else None,
         "ms_per_sentence": round(statistics.median(times), 3),
         "ms_mean": round(statistics.mean(times), 3),
         "ms_p95": round(float(np.percentile(times, 95)), 3),

@@ -9,7 +9,10 @@ from typing import List, NoReturn, Optional, Sequence
 
 from ..errors import ToolError
 from . import curves
-from .results import BASELINES, ID
+from .results import BASELINES, ENGINES, ID
+
+COMPUTE_TYPES = {"ctranslate2": "float32", "ctranslate2-int8": "int8"}
+"""Of the engines that are no flag of fairseq's: what CTranslate2 is asked to compute in."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Entrant:
     train: Optional[str]
     baseline: Optional[str]
     converged: Optional[bool]
+    engine: str
 
     @property
     def search(self) -> Optional[str]:
@@ -28,13 +32,14 @@ class Entrant:
 
 
 class OwnFlags(argparse.ArgumentParser):
-    """Of a system's flags those that are not fairseq's."""
+    """Of a system's flags those that are not fairseq's, and --engine, which may be."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
         self.add_argument("--train")
         self.add_argument("--baseline", choices=BASELINES)
         self.add_argument("--curve", type=Path)
+        self.add_argument("--engine", choices=ENGINES)
 
     def error(self, message: str) -> NoReturn:
         raise ToolError(message)
@@ -47,7 +52,9 @@ def entrant_of(name: str, words: str) -> Entrant:
         converged = curves.is_converged(curves.load(told.curve)) if told.curve else None
     except (ValueError, OSError, ToolError) as error:
         raise ToolError(f"{name}: {error}") from None
-    return Entrant(name, shlex.join(flags), told.train, told.baseline, converged)
+    if told.engine and told.engine not in COMPUTE_TYPES:
+        flags += ["--engine", told.engine]
+    return Entrant(name, shlex.join(flags), told.train, told.baseline, converged, told.engine or "eager")
 
 
 def entrants_of(given: Sequence[Sequence[str]], teacher: Optional[str]) -> List[Entrant]:
@@ -60,10 +67,17 @@ def entrants_of(given: Sequence[Sequence[str]], teacher: Optional[str]) -> List[
         entrants = [entrant_of(f"ar-{name}", f"{teacher} --beam {beam}") for name, beam in beams.items()] + entrants
     if not entrants:
         raise ToolError("nothing to measure: give --teacher, --system or both")
+    check(entrants)
+    return entrants
+
+
+def check(entrants: Sequence[Entrant]) -> None:
+    """Raises ToolError for ids that are no names or stand twice, and baselines that are not there or not fairseq's."""
     searches = {e.search for e in entrants}
     for e in entrants:
         if not ID.fullmatch(e.id) or sum(other.id == e.id for other in entrants) > 1:
             raise ToolError(f"{e.id!r} is no name, or that of two systems")
         if e.baseline and e.baseline not in searches:
             raise ToolError(f"{e.id}: its baseline {e.baseline} is not measured in this run (--teacher)")
-    return entrants
+        if e.search and e.engine in COMPUTE_TYPES:
+            raise ToolError(f"{e.id} is fairseq's own search: give --engine {e.engine} to a --system of another id")

@@ -3,6 +3,7 @@
     latency    ms a sentence over the forced length, a line a system
     steps      BLEU over decoder passes, a line a family of systems that differ in their steps alone
     speed      BLEU over the speed against the teacher's beam 5, a line a family, and which systems nothing beats
+    throughput sentences a second over the size of the batch, a line a system
     curve      valid BLEU over the epochs of a training (nar curve --figure)
 
 The same rows give the same bytes.
@@ -17,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 from ..errors import ToolError
 from ..files import whole
-from .results import Row, check_all
+from .results import Row, check_all, short_name
 
 Point = Tuple[float, float]
 
@@ -76,7 +77,7 @@ class Chart:
 
 
 def is_autoregressive(name: str) -> bool:
-    return name.startswith("ar-")
+    return name.startswith(("ar-", "ct2-"))
 
 
 def family_of(name: str) -> str:
@@ -127,7 +128,9 @@ class NothingToDraw(ToolError):
 def conditions(rows: Sequence[Row]) -> str:
     """What all rows of a figure share. Raises ToolError where they do not, or where there are none."""
     if not rows:
-        raise NothingToDraw("no rows for this figure (latency: of forced lengths; steps, speed: with BLEU)")
+        raise NothingToDraw(
+            "no rows for this figure (latency: of forced lengths; steps, speed: with BLEU; throughput: --batch-sizes)"
+        )
     found = sorted({(row["device"], row["threads"], row["size"]) for row in rows})
     texts = [f"{device}, {threads} thread{'s' * (threads > 1)}, size {size}" for device, threads, size in found]
     if len(texts) > 1:
@@ -207,6 +210,25 @@ def speed(rows: Sequence[Row]) -> Chart:
     )
 
 
+def throughput(rows: Sequence[Row]) -> Chart:
+    """Sentences a second over the sentences in a batch."""
+    rows = [row for row in rows if row["throughput"]]
+    about = f"{conditions(rows)}. Sentences sorted by length, a batch at a time."
+    series = [
+        Series(short_name(row), tuple(sorted((float(size), rate) for size, rate in row["throughput"].items())))
+        for row in rows
+    ]
+    return Chart(
+        f"Throughput by size of batch, size {rows[0]['size']}",
+        "sentences in a batch",
+        "sentences a second",
+        series,
+        [about, *noise(rows)],
+        log_y=True,
+        x_ticks=sorted({x for s in series for x, _ in s.points}),
+    )
+
+
 def curve(points: Sequence[Dict[str, Any]], name: str, note: str) -> Chart:
     """BLEU over epochs, of the points of ``nar curve``. Raises ToolError where there is no BLEU."""
     known = tuple((point["epoch"], point["bleu"]) for point in points if point["bleu"] is not None)
@@ -215,7 +237,12 @@ def curve(points: Sequence[Dict[str, Any]], name: str, note: str) -> Chart:
     return Chart(f"Validation of {name}", "epoch", "BLEU of the valid set", [Series("", known)], [note], log_x=False)
 
 
-CHARTS: Dict[str, Callable[[Sequence[Row]], Chart]] = {"latency": latency, "steps": steps, "speed": speed}
+CHARTS: Dict[str, Callable[[Sequence[Row]], Chart]] = {
+    "latency": latency,
+    "steps": steps,
+    "speed": speed,
+    "throughput": throughput,
+}
 
 
 def draw_data(axes: Any, chart: Chart) -> None:

@@ -1,16 +1,17 @@
 """results.json: a list of rows, one a system, size, device and forced length, written by programs and never by hand.
 
-Every field stands in every row; null where it is not known. Times are wall milliseconds of ``task.inference_step`` at
-batch 1 over ``timed_sentences`` sentences, for each the median of the repeats; ratios are of medians over sentences.
+Every field stands in every row; null where it is not known. Times are wall milliseconds of ``task.inference_step`` (of
+CTranslate2: of its ``translate_batch``, from lists of words to lists of words) at batch 1 over ``timed_sentences``
+sentences, for each the median of the repeats; ratios are of medians over sentences.
 
 | field | unit | meaning |
 |---|---|---|
-| id | | name of the system; `ar-greedy` and `ar-beamN` are the teacher, other `ar-` models are autoregressive too |
+| id | | `ar-greedy` and `ar-beamN` are the teacher, other `ar-` and `ct2-` ones are autoregressive too |
 | arch | | architecture of the first checkpoint of `--path` |
 | train | words | the training choice: raw, distilled, ... |
 | decode_flags | | the flags of fairseq-generate |
 | forced_length | tokens | of every hypothesis, forced, end symbol not counted; null where lengths are free |
-| passes | calls | decoder calls a sentence at batch 1; a call that holds several candidates counts once |
+| passes | calls | decoder calls a sentence at batch 1; several candidates count once; null for CTranslate2's beams |
 | bleu | % | detokenised sacreBLEU on the raw reference, of all sentences |
 | chrf | % | chrF2, likewise |
 | signature | | sacreBLEU's signatures of both |
@@ -28,6 +29,14 @@ batch 1 over ``timed_sentences`` sentences, for each the median of the repeats; 
 | ms_p95 | ms | 95th percentile over the sentences |
 | ms_by_length | ms | median for each range of source lengths, in subwords without the end symbol |
 | timed_sentences | | sentences that the times are of |
+| engine | | what computed the networks: eager, int8, bf16, compiled, ctranslate2 or ctranslate2-int8 |
+| engine_version | | of CTranslate2 |
+| compute_type | | as CTranslate2 names it |
+| agreement | % | sentences whose tokens are fairseq's, where CTranslate2 computes in float32 |
+| competitor | | id of the system of the run that all rows are compared with |
+| competitor_ratio | ratio | the competitor's `ms_per_sentence` / this row's: above 1 this row is faster |
+| throughput | 1/s | sentences a second by size of batch, of sentences sorted by length |
+| competitor_throughput | 1/s | the same of the competitor in the same run |
 | noisy | | true where other processes ran: the times mean nothing |
 | length_ratio | ratio | words of the hypotheses to words of the references, as sacreBLEU counts them |
 | repetition | % | subwords equal to their left neighbour, of all subwords |
@@ -65,14 +74,23 @@ Key = Tuple[str, str, str, Optional[int]]
 FIELDS: Dict[str, type] = {
     **dict.fromkeys("id arch train decode_flags signature teacher_sha256 baseline device size".split(), str),
     **dict.fromkeys("hypotheses hypotheses_sha256 command commit date".split(), str),
+    **dict.fromkeys("engine engine_version compute_type competitor".split(), str),
     **dict.fromkeys("passes bleu chrf teacher_bleu greedy_bleu length_ratio repetition".split(), float),
     **dict.fromkeys("ms_per_sentence baseline_ms speedup bare_ms ms_mean ms_p95".split(), float),
+    **dict.fromkeys("agreement competitor_ratio".split(), float),
     **dict.fromkeys("forced_length sentences timed_sentences updates epochs seed threads".split(), int),
-    **dict.fromkeys("speedups ms_by_length".split(), dict),
+    **dict.fromkeys("speedups ms_by_length throughput competitor_throughput".split(), dict),
     **dict.fromkeys("noisy converged".split(), bool),
 }
-REQUIRED = frozenset("id arch decode_flags device size threads noisy command date".split())
+REQUIRED = frozenset("id arch decode_flags device size threads engine noisy command date".split())
 """Fields that are never null."""
+LATER: Row = {
+    "engine": "eager",
+    **dict.fromkeys("engine_version compute_type agreement competitor competitor_ratio".split()),
+    **dict.fromkeys("throughput competitor_throughput".split()),
+}
+"""What stands for the fields that the rows of older files lack."""
+ENGINES = ("eager", "int8", "bf16", "compiled", "ctranslate2", "ctranslate2-int8")
 QUALITY = "bleu chrf signature length_ratio repetition hypotheses hypotheses_sha256".split()
 """Fields that are null where the length is forced."""
 
@@ -105,6 +123,8 @@ def check(row: Row) -> None:
             raise ToolError(f"row {name}: {field} is no {kind.__name__}: {value!r}")
         if field.endswith("sha256") and value is not None and not re.fullmatch("[0-9a-f]{64}", value):
             raise ToolError(f"row {name}: {field} is no sha256: {value!r}")
+    if row["engine"] not in ENGINES:
+        raise ToolError(f"row {name}: engine {row['engine']} is none of {', '.join(ENGINES)}")
     speedup, ours, theirs = row["speedup"], row["ms_per_sentence"], row["baseline_ms"]
     if speedup is not None and not (ours and theirs and math.isclose(speedup, theirs / ours, rel_tol=0.01)):
         raise ToolError(f"row {name}: speedup {speedup} is not baseline_ms / ms_per_sentence")
@@ -131,6 +151,11 @@ def name_of(row: Row) -> str:
     return f"{row['id']} (size {row['size']}, {row['device']}{f', forced length {forced}' if forced else ''})"
 
 
+def short_name(row: Row) -> str:
+    """The id, and the forced length where there is one: for tables and figures that hold rows of several."""
+    return f"{row['id']}, {row['forced_length']} tokens" if row["forced_length"] else str(row["id"])
+
+
 def read(path: Path) -> List[Row]:
     """The rows of a file, checked."""
     try:
@@ -139,6 +164,7 @@ def read(path: Path) -> List[Row]:
         raise ToolError(f"{path} is no JSON: {error}") from None
     if not isinstance(rows, list):
         raise ToolError(f"{path} holds no list of rows")
+    rows = [{**LATER, **row} if isinstance(row, dict) else row for row in rows]
     check_all(rows)
     return rows
 

@@ -3,8 +3,9 @@
 import random
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..errors import ToolError
 from ..files import write_lines
@@ -12,6 +13,7 @@ from ..provenance import commit, now, sha256
 from ..text.subwords import detokenizer
 from . import clock, results
 from .clock import Worker
+from .entrants import COMPUTE_TYPES
 from .results import Row
 from .scores import scores
 
@@ -46,21 +48,35 @@ def common_facts(workers: Sequence[Worker], argv: Sequence[str]) -> Row:
     }
 
 
+def check_agreement(workers: Sequence[Worker], sentences: Optional[List[int]]) -> None:
+    """Raises ToolError where CTranslate2 does not find fairseq's tokens; the share joins the facts of its system.
+
+    ``sentences``: which are compared; None: all.
+    """
+    for worker in workers:
+        if worker.entrant.engine in COMPUTE_TYPES:
+            worker.facts.update(worker.call("agreement", sentences))
+
+
 def row_of(worker: Worker, measured: Row, common: Row) -> Row:
     """Everything but what compares it with the baselines."""
     entrant, facts = worker.entrant, worker.facts
     return {
         **dict.fromkeys(results.FIELDS),
         **{name: facts[name] for name in ("arch", "size", "device", "updates", "epochs", "seed")},
-        **{name: getattr(entrant, name) for name in ("id", "train", "converged", "baseline")},
+        **{name: facts.get(name) for name in ("agreement", "compute_type", "engine_version")},
+        **{name: getattr(entrant, name) for name in ("id", "train", "converged", "baseline", "engine")},
         "decode_flags": entrant.flags,
         **common,
         **measured,
     }
 
 
-def compare(rows: List[Row], searches: Dict[str, str]) -> None:
-    """Fills in what depends on the baselines of the run; ``searches``: their names by the ids of their rows."""
+def compare(rows: List[Row], searches: Dict[str, str], competitor: Optional[str] = None) -> None:
+    """Fills in what depends on other rows of the run.
+
+    ``searches``: names of the baselines by the ids of their rows; ``competitor``: an id that all are compared with.
+    """
     baselines = {searches[row["id"]]: row for row in rows if row["id"] in searches}
     for row in rows:
         ours = row["ms_per_sentence"]
@@ -70,6 +86,11 @@ def compare(rows: List[Row], searches: Dict[str, str]) -> None:
         if row["baseline"]:
             row["baseline_ms"] = baselines[row["baseline"]]["ms_per_sentence"]
             row["speedup"] = row["speedups"][row["baseline"]]
+    for other in (row for row in rows if row["id"] == competitor):
+        for row in rows:
+            ratio = round(other["ms_per_sentence"] / row["ms_per_sentence"], 3)
+            row.update(competitor=competitor, competitor_ratio=ratio)
+            row["competitor_throughput"] = other["throughput"]
 
 
 def measure_quality(workers: Sequence[Worker], common: Row, references: List[str]) -> Tuple[List[Row], List[List[str]]]:
@@ -102,18 +123,29 @@ def sample(count: int, size: int, seed: int) -> List[int]:
     return random.Random(seed).sample(range(count), count)[:size]
 
 
-def add_times(rows: List[Row], workers: Sequence[Worker], chosen: List[int], repeats: int, noisy: bool) -> None:
+@dataclass(frozen=True)
+class Plan:
+    """What is timed in a run, and how often; ``sizes``: of batches for the throughput; ``competitor``: an id."""
+
+    sentences: List[int]
+    repeats: int
+    sizes: Tuple[int, ...] = ()
+    competitor: Optional[str] = None
+
+
+def add_times(rows: List[Row], workers: Sequence[Worker], plan: Plan, noisy: bool) -> None:
     """Times every system on the chosen sentences and fills in its row; ``noisy``: whether others ran before."""
-    lengths = workers[0].facts["source_lengths"]
+    lengths, chosen = workers[0].facts["source_lengths"], plan.sentences
     warm_up = [chosen[i % len(chosen)] for i in range(clock.WARM_UP)]
     since = None if noisy else clock.cpu_usage(workers)
-    timings = clock.measure_times(workers, chosen, warm_up, repeats)
+    timings = clock.measure_times(workers, chosen, warm_up, plan.repeats)
+    rates = clock.measure_throughput(workers, chosen, lengths, plan.sizes, plan.repeats)
     if since and clock.cores_of_others(since, workers) > clock.BUSY:
         noisy = True
         print("nar benchmark: the machine did not stay quiet; the rows are marked as noisy", file=sys.stderr)
-    for row, found in zip(rows, timings):
-        row.update(clock.time_fields(found, [lengths[i] for i in chosen]), noisy=noisy)
-    compare(rows, {w.entrant.id: w.entrant.search for w in workers if w.entrant.search})
+    for row, found, rate in zip(rows, timings, rates):
+        row.update(clock.time_fields(found, [lengths[i] for i in chosen]), noisy=noisy, throughput=rate or None)
+    compare(rows, {w.entrant.id: w.entrant.search for w in workers if w.entrant.search}, plan.competitor)
 
 
 def write(output: Path, folder: Path, rows: List[Row], hypotheses: List[List[str]]) -> None:

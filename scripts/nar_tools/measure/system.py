@@ -70,8 +70,11 @@ class System:
         import torch
         from fairseq import checkpoint_utils, tasks, utils
 
+        from nar_plugin import compat
+
         self.cfg = cfg = self.configuration(argv)
         utils.set_torch_seed(cfg.common.seed)
+        compat.keep_freed_memory()  # as fairseq's programs do under our task
         self.is_gpu = torch.cuda.is_available() and not cfg.common.cpu
         self.task = tasks.setup_task(cfg.task)
         self.paths = utils.split_paths(cfg.common_eval.path)

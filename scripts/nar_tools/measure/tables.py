@@ -5,7 +5,7 @@ from typing import Any, Callable, Collection, Dict, List, Sequence
 from .results import BASELINES, Row
 
 UNKNOWN = "-"
-WORDS = ("system", "train")
+WORDS = ("system", "engine", "train")
 """Headings of columns that hold words, not numbers."""
 Columns = Dict[str, Callable[[Row], str]]
 """Heading and cell of every column; headings of words come before those of numbers."""
@@ -50,21 +50,30 @@ def speed_over(name: str) -> Callable[[Row], str]:
     return lambda row: number(2, "x")((row["speedups"] or {}).get(name))
 
 
+def ratio_to(competitor: str) -> Callable[[Row], str]:
+    """The cell of a row's speed over a competitor's."""
+    return lambda row: number(2, "x")(row["competitor_ratio"] if row["competitor"] == competitor else None)
+
+
 def columns(rows: Sequence[Row], forced: bool, wide: bool) -> Columns:
     """Those of a table; only searches that some row was timed against have one."""
     compared = [name for name in BASELINES if any(name in (row["speedups"] or {}) for row in rows)]
+    competitors = sorted({row["competitor"] for row in rows if row["competitor"]})
+    engine: Columns = {"engine": lambda row: row["engine"]} if len({row["engine"] for row in rows}) > 1 else {}
     train: Columns = {"train": lambda row: row["train"] or UNKNOWN}
     quality: Columns = {"BLEU": rounded("bleu", 2), "gap": gap}
     spread: Columns = {"ms p95": rounded("ms_p95", 2)}
     details: Columns = {"length ratio": rounded("length_ratio", 3), "repetition %": rounded("repetition", 2)}
     return {
         "system": lambda row: row["id"],
+        **engine,
         **({} if forced else train | quality | (details if wide else {})),
         "passes": rounded("passes", 1),
         "ms": lambda row: number(2)(row["ms_per_sentence"]) + "~" * row["noisy"],
         **({} if forced else spread),
         "bare ms": rounded("bare_ms", 2),
         **{f"/ {name}": speed_over(name) for name in compared},
+        **{f"/ {name}": ratio_to(name) for name in competitors},
     }
 
 
@@ -84,6 +93,8 @@ def notes(rows: Sequence[Row]) -> List[str]:
         lines.append("gap: BLEU below the teacher's beam 5")
     lines.append(f"ms: median a sentence at batch 1 ({conditions(rows)})")
     lines.append("/ greedy ...: times as fast as the teacher in the same run")
+    competitors = sorted({row["competitor"] for row in rows if row["competitor"]})
+    lines += [f"/ {name}: times as fast as {name} in the same run" for name in competitors]
     if any(row["noisy"] for row in rows):
         lines.append("~: other processes ran at the same time; these times mean nothing")
     return lines

@@ -3,12 +3,12 @@
 import argparse
 import json
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import ToolError
 from ..progress import progress
-from .system import System, parsed, quietly
+from .system import System, parsed
 
 BASE_WIDTH = 512
 """Models of this width and above are of the size ``base``."""
@@ -17,8 +17,8 @@ REFUSED = ("prefix_size", "constraints", "lm_path", "replace_unk", "score_refere
 
 Place = Tuple[Any, str]
 Call = Tuple[Callable[..., Any], Tuple[Any, ...], Dict[str, Any]]
-Timing = Tuple[float, int, Optional[float]]
-"""Of one sentence: ms of inference_step, decoder calls, ms of the forward passes alone."""
+Timing = Tuple[float, Optional[int], Optional[float]]
+"""Of one sentence: ms of inference_step, decoder calls, ms of the forward passes alone; None: not known."""
 
 
 @contextmanager
@@ -40,13 +40,17 @@ def recorded(places: Sequence[Place]) -> Iterator[List[Call]]:
 
         return record
 
+    own = [vars(owner).get(name) for owner, name in places]  # a compiled module has a forward of its own
     for owner, name in places:
         setattr(owner, name, recorder(getattr(owner, name)))
     try:
         yield calls
     finally:
-        for owner, name in places:
-            delattr(owner, name)
+        for (owner, name), before in zip(places, own):
+            if before is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
 
 
 def replay(calls: List[Call]) -> None:
@@ -127,8 +131,15 @@ class Timed(System):
     def best(self) -> Iterator[Tuple[int, Any]]:
         """Every sentence's number and the tokens of its best hypothesis, decoded in batches."""
         for sample in progress(self.batches(), "decode", "batches"):
-            groups = self.step(self.on_device(sample))
-            yield from zip(sample["id"].tolist(), (group[0]["tokens"] for group in groups))
+            yield from zip(sample["id"].tolist(), self.tokens(self.step(self.prepared(sample))))
+
+    def prepared(self, sample: Any) -> Any:
+        """What ``step`` takes of a batch, made before the clock starts."""
+        return self.on_device(sample)
+
+    def tokens(self, found: Any) -> List[Any]:
+        """Of what ``step`` found: the ids of each best hypothesis, the end symbol last."""
+        return [group[0]["tokens"] for group in found]
 
     def decode_all(self) -> List[str]:
         """The best hypothesis of every sentence as subwords, in the order of the file."""
@@ -156,13 +167,23 @@ class Timed(System):
 
     def time(self, sentences: List[int]) -> List[Timing]:
         """Each sentence at batch 1. One goes before, uncounted, since another process has just had the caches."""
-        samples = [self.on_device(self.dataset.collater([self.dataset[i]])) for i in sentences]
+        samples = [self.batch_of([i]) for i in sentences]
         self.step(samples[0])
         timings = []
         for sample in samples:
             before = self.decoder_calls()
             timings.append((self.clocked(self.step, sample), self.decoder_calls() - before))
         return [(ms, calls, self.bare_ms(sample)) for (ms, calls), sample in zip(timings, samples)]
+
+    def batch_of(self, sentences: List[int]) -> Any:
+        """These sentences as one batch, ready for ``step``."""
+        return self.prepared(self.dataset.collater([self.dataset[i] for i in sentences]))
+
+    def seconds(self, batches: List[List[int]]) -> float:
+        """Of wall, for sentences in given batches. The first batch goes before, uncounted, as in ``time``."""
+        samples = [self.batch_of(sentences) for sentences in batches]
+        self.step(samples[0])
+        return sum(self.clocked(self.step, sample) for sample in samples) / 1000
 
     def bare_ms(self, sample: Any) -> Optional[float]:
         """The forward passes of a decode alone, on the very inputs that they had in it."""
@@ -177,25 +198,3 @@ class Timed(System):
 
     def cpu_seconds(self) -> float:
         return time.process_time()
-
-
-def serve(pipe: Any, argv: List[str], threads: int) -> None:
-    """Loads a system, then answers (method, arguments) by (True, result) until the pipe closes; a failure ends it."""
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_num_interop_threads(1)
-    try:
-        with quietly():
-            system = Timed(argv)
-            answer: Any = system.facts()
-        while True:
-            pipe.send((True, answer))
-            method, arguments = pipe.recv()
-            with quietly():
-                answer = getattr(system, method)(*arguments)
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        return
-    except ToolError as error:
-        with suppress(OSError):  # nobody listens: another system failed first
-            pipe.send((False, str(error)))
