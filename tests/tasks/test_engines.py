@@ -1,5 +1,8 @@
 """``--engine``: what the networks are computed with."""
 
+import ctypes
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -106,6 +109,31 @@ def test_what_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     for engine in ("int8", "compiled"):
         with pytest.raises(UsageError, match=f"^--engine {engine}: not with --latent-inference energy"):
             tiny.options_of(refiner, engine=engine)
+
+
+FAULTS = """
+import resource, torch
+from nar_plugin import compat
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(8_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+compat.keep_freed_memory()
+faults()
+print(before, faults())
+"""
+"""Pages that 32 MB of new memory take from the system, before and after; in a process of its own, which it changes."""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc alone gives memory back so")
+def test_memory_that_was_freed_serves_the_next_pass() -> None:
+    said = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    before, after = map(int, said.split()[-2:])
+    assert before > 100 and after < before / 10
 
 
 @pytest.mark.slow
