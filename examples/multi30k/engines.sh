@@ -50,7 +50,7 @@ untrained() {
     flags=(--arch "${ARCH}_$PRESET" --criterion "$CRITERION" "${WIDE[@]}")
     case $2 in
       mask_predict) flags+=(--activation-fn relu) ;; # as all others have it
-      iterative_refinement) if (($3 != $4)); then flags+=(--attend-top True); fi ;;
+      iterative_refinement) if (($3 != $4)); then flags+=(--attend-top); fi ;;
       lanmt_refiner) flags+=(--latent-model "$MODELS/$1-$AFTER-$3-$4.pt") ;;
     esac
   fi
@@ -141,7 +141,12 @@ do_engines() {
   step engines from "$MODELS/teacher.pt" "$OUT/distilled/train.$TARGET" to "$RESULTS/results/engines.json" -- clock_engines
 }
 do_speed() {
-  local n size width method MADE PASSES_OF=(mask_predict iterative_refinement latent_transformer lanmt_continuous lanmt_refiner)
+  local n size width method MADE PASSES_OF=()
+  for method in "${METHODS[@]}"; do
+    use "$method"
+    if [[ -n $ARCH ]]; then PASSES_OF+=("$method"); fi
+  done
+  if ((${#PASSES_OF[@]} == 0)); then return; fi
   step base-dictionary from "$BPE/train.$SOURCE" to "$OUT/base/bin/dict.$TARGET.txt" -- \
     binarise "$OUT/base/bin" --trainpref "$BPE/train" --padding-factor 32000
   for size in base small; do
@@ -159,12 +164,10 @@ do_speed() {
   sized base
   MADE=()
   untrained_models base ar 12-1 6-1 6-6
-  untrained_models base mask_predict 6-1 6-6
+  for method in "${PASSES_OF[@]}"; do untrained_models base "$method" 6-6 6-1; done
+  for n in 6-6 6-1; do clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" --sentences 12; done
+  if [[ " ${PASSES_OF[*]} " != *" mask_predict "* ]]; then return; fi
   clock_by speed.shortlists clock_shortlists
-  for n in 6-6 6-1; do
-    for method in "${PASSES_OF[@]}"; do untrained_models base "$method" "$n"; done
-    clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" --sentences 12
-  done
   MADE=()
   for width in 128 256 512 1024; do
     sized "$width"

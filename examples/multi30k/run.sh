@@ -136,7 +136,7 @@ add_explained() {
 }
 more_tables() {
   local NEEDED=("$MODELS/teacher.pt")
-  TABLES+=("$RESULTS/results"/{engines,speed.{small,base-6-6,base-6-1,shortlists,width}}.json)
+  TABLES+=("$RESULTS/results"/engines.json)
   for method in "${METHODS[@]}"; do
     TABLES+=("$RESULTS/results/$method".{lengths,base}.json)
     use "$method"
