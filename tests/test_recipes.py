@@ -72,7 +72,7 @@ def commands_of(text: str) -> List[Command]:
 
 def steps_of(recipe: Path) -> Set[str]:
     """What may be named behind a recipe."""
-    files = [EXAMPLES / "recipe.sh", recipe]
+    files = [EXAMPLES / "recipe.sh", *recipe.parent.glob("*.sh")]
     steps = {step for file in files for step in re.findall(r"^ *do_(\w+)\(\)", file.read_text(), re.MULTILINE)}
     return steps | METHODS
 
@@ -126,7 +126,7 @@ def assert_verb_parses(verb: str, flags: Sequence[str]) -> None:
     left, behind = parsed.value.left, flags[list(flags).index("--") + 1 :] if "--" in flags else ()
     if verb == "show":
         Interactive.configuration(left)
-    elif verb == "latents":
+    elif verb in ("latents", "profile"):
         System.configuration(left)
     else:
         assert not left, f"nar {verb} knows no {left[0]}"

@@ -14,7 +14,7 @@ done
 TEXTS=("train $TRAIN.$SOURCE.gz - $TRAIN.$TARGET.gz -" "valid $VALID.$SOURCE.gz - $VALID.$TARGET.gz -"
   "test $TEST.$SOURCE.gz - $TEST.$TARGET.gz -")
 source "$(dirname "${BASH_SOURCE[0]}")/../recipe.sh"
-STEPS=(download prepare teacher distil students overfit lengths base engines measure figures show latents report)
+STEPS=(download prepare teacher distil students overfit lengths base engines speed measure figures show latents report)
 # Batches are small: on one core an update costs what its tokens cost, and many updates teach more than large ones.
 COMMON=(--adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr-scheduler inverse_sqrt --warmup-updates 1000 --keep-last-epochs 10
   --batch-size-valid 64 "${VALIDATED[@]}")
@@ -73,9 +73,9 @@ do_overfit() {
   together "${OVERFITS[@]}"
 }
 
-# join N FOLDER DICTIONARY: the test set as sentences of N subwords on either side, binarised
+# join N FOLDER DICTIONARY [FLAGS...]: the test set as sentences of N subwords on either side, binarised
 join() {
-  run nar join --input "$BPE/test".{"$SOURCE","$TARGET"} --length "$1" --output "$2/test".{"$SOURCE","$TARGET"}
+  run nar join --input "$BPE/test".{"$SOURCE","$TARGET"} --length "$1" --output "$2/test".{"$SOURCE","$TARGET"} "${@:4}"
   binarise "$2/bin" --srcdict "$3" --testpref "$2/test"
 }
 # clock_lengths METHOD TABLE FOLDER TEACHER STUDENT TRAIN N...: hypotheses of N tokens of two models, by ways for times alone
@@ -128,60 +128,7 @@ do_base() {
   clock_all base "$OUT/base" "$dictionary" untrained base-teacher base-METHOD 25 60
 }
 
-# clock_engines: the teacher by every engine and by CTranslate2, with a shortlist and without
-clock_engines() {
-  local plain table=$RESULTS/results/engines.json list=$OUT/shortlist.txt ROWS=()
-  plain=$(words --train raw --path "$MODELS/teacher.pt" "${DECODE[@]}" "${SEARCH[@]:2}")
-  row() { ROWS+=(--system "$1" "$plain $2"); }
-  row ar-greedy-int8 "--beam 1 --engine int8"
-  row ct2-greedy "--beam 1 --engine ctranslate2"
-  row ct2-greedy-int8 "--beam 1 --engine ctranslate2-int8"
-  row ct2-greedy-shortlist "--beam 1 --engine ctranslate2-int8 --shortlist $list"
-  row ct2-beam5 "--beam 5 --engine ctranslate2"
-  row ct2-beam5-int8 "--beam 5 --engine ctranslate2-int8"
-  run nar align --input "$OUT/distilled/train".{"$SOURCE","$TARGET"} --dict "$OUT/bin"/dict.{"$SOURCE","$TARGET"}.txt --output "$list"
-  run rm -f "$table"
-  run nar benchmark "$OUT/bin" --reference "$RAW/test.$TARGET" --hypotheses "$RESULTS/hypotheses" --source-lang "$SOURCE" \
-    --target-lang "$TARGET" --output "$table" --competitor ct2-greedy-int8 --batch-sizes 1 4 16 64 ${ALLOW_NOISE:+--allow-noise} \
-    --teacher "$plain" "${ROWS[@]}"
-}
-# clock_engines_base N...: one pass of base size beside CTranslate2's autoregressive decoders; all untrained, of N tokens
-clock_engines_base() {
-  local table=$RESULTS/results/engines.base.json folder=$OUT/base engine model ROWS=()
-  local forced="--beam 1 --min-len LENGTH --max-len-a 0 --max-len-b LENGTH"
-  row() { ROWS+=(--system "$1" "$(words --train untrained --path "$MODELS/base-$2.pt" "${DECODE[@]}") $3"); }
-  for model in ar-6-6 ar-6-1 ar-12-1; do row "ct2-${model#ar-}-int8" "$model" "--engine ctranslate2-int8 $forced"; done
-  for model in pass-6-6 pass-6-1; do
-    for engine in eager int8; do row "$model-$engine" "$model" "--engine $engine --gold-target-len --iter-decode-max-iter 0"; done
-  done
-  run rm -f "$table"
-  run nar benchmark "$folder/LENGTH/bin" --forced-length "$@" --source-lang "$SOURCE" --target-lang "$TARGET" --output "$table" \
-    --competitor ct2-12-1-int8 ${ALLOW_NOISE:+--allow-noise} "${ROWS[@]}"
-}
-# base_model NAME ENCODER-LAYERS DECODER-LAYERS FLAGS...: an untrained model of base size
-base_model() {
-  WEIGHTS=() RELEASED=()
-  train "base-$1" "$OUT/base/bin" --task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --seed 1 \
-    --optimizer sgd --lr 0 --max-update 1 --max-tokens 256 --disable-validation --no-epoch-checkpoints --no-save-optimizer-state \
-    --share-all-embeddings --encoder-layers "$2" --decoder-layers "$3" "${@:4}"
-}
-do_engines() {
-  local n name parts flags models=() joined=() dictionary=$OUT/base/bin/dict.$TARGET.txt
-  local pass=(--arch mask_predict_wmt14_en_de --criterion token_length --activation-fn relu)
-  step engines from "$MODELS/teacher.pt" "$OUT/distilled/train.$TARGET" to "$RESULTS/results/engines.json" -- clock_engines
-  step base-dictionary from "$BPE/train.$SOURCE" to "$dictionary" -- binarise "$OUT/base/bin" --trainpref "$BPE/train" --padding-factor 32000
-  for name in ar-6-6 ar-6-1 ar-12-1 pass-6-6 pass-6-1; do
-    models+=("$MODELS/base-$name.pt")
-    IFS=- read -ra parts <<<"$name"
-    if [[ ${parts[0]} == ar ]]; then flags=("${BASE_TRANSFORMER[@]}"); else flags=("${pass[@]}"); fi
-    step "train-base-$name" from "$dictionary" to "${models[-1]}" -- base_model "$name" "${parts[@]:1}" "${flags[@]}"
-  done
-  for n in 25 60 200; do
-    joined+=("$OUT/base/$n/bin/test.$PAIR.$TARGET.bin")
-    step "join-base-$n" from "$dictionary" to "${joined[-1]}" -- join "$n" "$OUT/base/$n" "$dictionary"
-  done
-  step engines-base from "${models[@]}" "${joined[@]}" to "$RESULTS/results/engines.base.json" -- clock_engines_base 25 60 200
-}
+source "$HERE/engines.sh"
 
 # What explains the rows on distilled data: other ways, and the same ones from other seeds.
 add_explained() {
@@ -189,7 +136,7 @@ add_explained() {
 }
 more_tables() {
   local NEEDED=("$MODELS/teacher.pt")
-  TABLES+=("$RESULTS/results"/engines{,.base}.json)
+  TABLES+=("$RESULTS/results"/engines.json)
   for method in "${METHODS[@]}"; do
     TABLES+=("$RESULTS/results/$method".{lengths,base}.json)
     use "$method"

@@ -36,7 +36,14 @@ from .checkpoints import (
     why_not_written,
 )
 from .data import end_loading
-from .engines import attend_by_modules, expect_many_shapes, has_bfloat16, keep_freed_memory, layers_of
+from .engines import (
+    attend_by_modules,
+    expect_many_shapes,
+    has_bfloat16,
+    keep_freed_memory,
+    layers_of,
+    seconds_of_compiling,
+)
 from .flags import decode_flags, registered_model
 from .programs import end_like_cat, is_decoder
 from .streams import tolerate_bad_text
@@ -64,6 +71,7 @@ __all__ = [
     "load_weights",
     "model_options",
     "registered_model",
+    "seconds_of_compiling",
     "text_of",
     "tolerate_bad_text",
     "why_not_written",

@@ -47,6 +47,13 @@ def expect_many_shapes() -> None:
     setattr(dynamo_config, name, 64)
 
 
+def seconds_of_compiling() -> float:
+    """What this process has spent in torch.compile."""
+    from torch._dynamo import utils  # which takes seconds to load
+
+    return sum(utils.compilation_time_metrics.get("_compile.compile_inner", ()))
+
+
 def layers_of(model: nn.Module) -> List[nn.Module]:
     """The layers of the host's encoder and decoder: what stands around them branches on data."""
     kinds = TransformerEncoderLayerBase, TransformerDecoderLayerBase

@@ -26,6 +26,7 @@ VERBS = {
     "accuracy": "how well a mask-predict model fills masks of references",
     "score": "sacreBLEU of hypotheses, beside the figures of papers",
     "benchmark": "quality and speed of several systems in one run",
+    "profile": "where the time of a decode goes, operator by operator",
     "assemble": "one results.json out of several",
     "report": "tables and figures of results.json",
     "show": "how a translation comes about, pass by pass",

@@ -53,7 +53,7 @@ CASES = pytest.mark.parametrize(
     [(name, options) for name, some in DECODES.items() for options in some],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
-ENGINES = pytest.mark.parametrize("engine", ["eager", "int8"])
+ENGINES = pytest.mark.parametrize("engine", ["eager", "int8", pytest.param("compiled", marks=pytest.mark.slow)])
 
 
 def test_every_architecture_is_here() -> None:

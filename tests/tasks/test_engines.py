@@ -136,6 +136,12 @@ def test_memory_that_was_freed_serves_the_next_pass() -> None:
     assert before > 100 and after < before / 10
 
 
+def test_what_compiling_takes_is_known() -> None:
+    before = compat.seconds_of_compiling()
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))
+    assert compat.seconds_of_compiling() > before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arch, options", MODELS)
 def test_compiled_passes_give_the_same_tokens_for_any_shape(arch: str, options: dict[str, Any]) -> None:

@@ -188,17 +188,18 @@ def test_models_of_two_sizes_in_one_run_are_refused(tmp_path: Path) -> None:
 
 
 def test_few_sentences_are_warmed_up_as_long_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[int]] = []
+    asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(clock, "cpu_usage", lambda workers: (0.0, 0.0))
     monkeypatch.setattr(clock, "cores_of_others", lambda since, workers: 0.0)
     worker: Any = StubWorker("A", [])
     worker.entrant, worker.facts = entrants.entrant_of("a", ""), {"source_lengths": [5, 6, 7]}
-    call = worker.call
-    worker.call = lambda method, sentences: asked.append(sentences) or call(method, sentences)
+    answer = {"time": worker.call, "compile_seconds": lambda method: 4.5}
+    worker.call = lambda method, *words: asked.append(words) or answer[method](method, *words)
     rows: list[results.Row] = [{"id": "a", "baseline": None}]
     runs.add_times(rows, [worker], runs.Plan(runs.sample(3, 2, seed=1), repeats=1), noisy=False)
-    assert len(asked[0]) == clock.WARM_UP and set(asked[0]) == set(asked[1]) and len(asked[1]) == 2
-    assert rows[0]["timed_sentences"] == 2 and rows[0]["throughput"] is None
+    (warm_up,), (timed,), nothing = asked
+    assert len(warm_up) == clock.WARM_UP and set(warm_up) == set(timed) and len(timed) == 2 and not nothing
+    assert (rows[0]["timed_sentences"], rows[0]["throughput"], rows[0]["compile_s"]) == (2, None, 4.5)
 
 
 def test_systems_that_decode_other_sentences_are_refused(tmp_path: Path) -> None:

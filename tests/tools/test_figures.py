@@ -51,6 +51,22 @@ def measured_rows() -> list[results.Row]:
 
 
 ROWS = measured_rows()
+WIDE = [
+    forced(
+        f"{name}-w{width}-{threads}t",
+        25,
+        width=width,
+        threads=threads,
+        ms_per_sentence=ms * width / threads,
+        baseline=None,
+        speedup=None,
+    )
+    for name, ms in (("ct2-int8", 1.0), ("cmlm-eager", 0.5), ("cmlm-int8", 0.125))
+    for width in (128, 256, 512)
+    for threads in (1, 2)
+]
+ROWS_OF = {**dict.fromkeys(figures.CHARTS, ROWS), "capacity": WIDE}
+OF_ONE_SIZE = [name for name in figures.CHARTS if name != "capacity"]
 OTHERS = [
     scored(f"method{i}-{kind}", 24 + i / 2, 1 + i, 12 - i) for i in range(8) for kind in ("ft", "delta1", "delta4")
 ]
@@ -147,7 +163,7 @@ def test_more_systems_than_markers_differ_by_their_colours() -> None:
     assert len({tuple(look.values()) for look in found}) == 50
 
 
-@pytest.mark.parametrize("name", figures.CHARTS)
+@pytest.mark.parametrize("name", OF_ONE_SIZE)
 def test_a_figure_says_what_it_was_measured_on(name: str) -> None:
     chart = figures.CHARTS[name](ROWS)
     text = "\n".join(chart.caption)
@@ -185,7 +201,7 @@ def drawn(chart: Chart) -> tuple[Figure, Any]:
 
 @pytest.mark.parametrize("name", figures.CHARTS)
 def test_lines_and_points_and_numbers_are_those_of_the_chart(name: str) -> None:
-    chart = figures.CHARTS[name](ROWS)
+    chart = figures.CHARTS[name](ROWS_OF[name])
     axes = drawn(chart)[0].axes[0]
     lines = {line.get_label(): tuple(map(tuple, line.get_xydata().tolist())) for line in axes.lines}
     assert {label: lines[label] for label in points_of(chart)} == points_of(chart)
@@ -199,16 +215,16 @@ def test_lines_and_points_and_numbers_are_those_of_the_chart(name: str) -> None:
     numbers = {(text.get_text(), text.xy) for text in axes.texts}
     assert numbers == {(str(n), point) for s in chart.series for n, point in zip(s.numbers, s.points, strict=False)}
     assert len(numbers) == (16 if name == "speed" else 0)
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log" if name in ("latency", "throughput") else "linear")
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear" if chart.y_label == "BLEU" else "log")
     assert not chart.x_ticks or axes.get_xticks().tolist() == chart.x_ticks
 
 
-@pytest.mark.parametrize("rows", [ROWS, ROWS + OTHERS], ids=["few", "many"])
+@pytest.mark.parametrize("others", [[], OTHERS], ids=["few", "many"])
 @pytest.mark.parametrize("name", figures.CHARTS)
 def test_a_legend_beside_the_data_names_all_from_the_highest_and_no_text_is_cut_or_covered(
-    rows: list[results.Row], name: str
+    others: list[results.Row], name: str
 ) -> None:
-    chart = figures.CHARTS[name](rows)
+    chart = figures.CHARTS[name](ROWS_OF[name] + others)
     figure, renderer = drawn(chart)
     axes = figure.axes[0]
     legend = axes.get_legend()
@@ -232,6 +248,18 @@ def test_throughput_has_a_line_for_each_system_and_forced_length_from_small_batc
     assert chart.log_x and chart.log_y and chart.x_ticks == [1, 8, 64]
 
 
+def test_capacity_has_a_line_for_each_system_and_number_of_threads_from_narrow_to_wide() -> None:
+    """A system of one width is none of them."""
+    chart = figures.capacity([*WIDE[::-1], forced("cmlm-base", 25, width=512), row("scored", width=512)])
+    assert points_of(chart)["cmlm-eager, 1 thread"] == ((128, 64.0), (256, 128.0), (512, 256.0))
+    assert points_of(chart)["ct2-int8, 2 threads"] == ((128, 64.0), (256, 128.0), (512, 256.0))
+    assert len(chart.series) == 6 and chart.caption == [
+        "cpu. One sentence at a time; every hypothesis is forced to 25 tokens."
+    ]
+    with pytest.raises(ToolError, match="several devices or lengths"):
+        figures.capacity([*WIDE, *({**one, "forced_length": 60} for one in WIDE)])
+
+
 def test_a_training_curve_needs_no_legend() -> None:
     points = [{"epoch": epoch, "bleu": bleu} for epoch, bleu in ((1, 10.0), (2, None), (3, 12.5))]
     figure, _ = drawn(figures.curve(points, "teacher", "a note"))
@@ -249,7 +277,7 @@ def run(path: Path, rows: list[results.Row], *options: Any) -> None:
 @pytest.mark.parametrize("name", figures.CHARTS)
 def test_the_same_rows_give_the_same_bytes_in_another_process(tmp_path: Path, name: str) -> None:
     path, stems = tmp_path / "results.json", [tmp_path / "one folder" / "a", tmp_path / "b.c"]
-    run(path, ROWS, "--figure", name, "--output", stems[0])
+    run(path, ROWS_OF[name], "--figure", name, "--output", stems[0])
     command = [sys.executable, "-m", "nar_tools", "report", path, "--figure", name, "--output", stems[1]]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"})
     for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
@@ -267,6 +295,7 @@ def test_the_same_rows_give_the_same_bytes_in_another_process(tmp_path: Path, na
         ([scored("ar-beam5", 36.0, 13, 1.0)], "steps", "no rows for this figure"),
         ([row(speedups=None)], "speed", "no rows for this figure"),
         ([row()], "throughput", "no rows for this figure"),
+        ([forced("a", 25, width=128)], "capacity", "no rows for this figure"),
     ],
 )
 def test_a_figure_without_rows_is_refused_in_one_line(

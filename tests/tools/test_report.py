@@ -134,7 +134,7 @@ def test_rows_are_chosen_by_their_fields(conditions: list[str], ids: str) -> Non
     [
         ([row(bleu="high")], "", "row cmlm-t4: bleu is no float: 'high'"),
         ([row()], "--where size=base --where id=cmlm-t4", "no row has size=base and id=cmlm-t4"),
-        ([row()], "--where width=512", "--where wants FIELD=VALUE of a field of results.json, not width=512"),
+        ([row()], "--where colour=512", "--where wants FIELD=VALUE of a field of results.json, not colour=512"),
         ([row()], "--where size", "--where wants FIELD=VALUE of a field of results.json, not size"),
         ([], "", "no rows"),
     ],

@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--wide", action="store_true", help="tables with ratio of lengths and repetitions")
     add("--table", choices=("systems", "throughput"), default="systems", help="which tables (default: systems)")
     add("--overview", type=Path, metavar="PAPERS", help="the rows that this papers.json names, beside the papers'")
-    add("--figure", choices=(*figures.CHARTS, "all"), help="ms over length, BLEU over passes or speed, throughput")
+    add("--figure", choices=(*figures.CHARTS, "all"), help="ms by length or width, BLEU by passes or speed, throughput")
     add("--output", type=Path, metavar="STEM", help="STEM.png and STEM.svg are written; with --figure all a folder")
     add("--refresh", type=Path, metavar="README", help="writes the tables of a README anew")
     args = parser.parse_args(argv)

@@ -4,6 +4,7 @@
     steps      BLEU over decoder passes, a line a family of systems that differ in their steps alone
     speed      BLEU over the speed against the teacher's beam 5, a line a family, and which systems nothing beats
     throughput sentences a second over the size of the batch, a line a system
+    capacity   ms a sentence over the width of the model, a line a system and number of threads
     curve      valid BLEU over the epochs of a training (nar curve --figure)
 
 The same rows give the same bytes.
@@ -25,6 +26,9 @@ Point = Tuple[float, float]
 TEACHER = re.compile(r"ar-(greedy|beam\d+)")
 STEP = re.compile(r"(?:-[tk]|(?<=-delta)|(?<=-energy)|(?<=-score))(\d+)(?=-|$)")
 """The part of an id that says how many steps are made; its group: the number."""
+
+OF_CAPACITY = re.compile(r"-w\d+|-\d+t(?=-|$)")
+"""The parts of an id that say the width of a model and how many threads compute."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#332288", "#44AA99")
 """Of parallel systems, told apart by the colour-blind."""
@@ -125,12 +129,17 @@ class NothingToDraw(ToolError):
     """No row has what a figure shows."""
 
 
-def conditions(rows: Sequence[Row]) -> str:
-    """What all rows of a figure share. Raises ToolError where they do not, or where there are none."""
+def check_any(rows: Sequence[Row]) -> None:
     if not rows:
         raise NothingToDraw(
-            "no rows for this figure (latency: of forced lengths; steps, speed: with BLEU; throughput: --batch-sizes)"
+            "no rows for this figure (latency: of forced lengths; steps, speed: with BLEU; throughput: --batch-sizes; "
+            "capacity: of several widths)"
         )
+
+
+def conditions(rows: Sequence[Row]) -> str:
+    """What all rows of a figure share. Raises ToolError where they do not, or where there are none."""
+    check_any(rows)
     found = sorted({(row["device"], row["threads"], row["size"]) for row in rows})
     texts = [f"{device}, {threads} thread{'s' * (threads > 1)}, size {size}" for device, threads, size in found]
     if len(texts) > 1:
@@ -229,6 +238,38 @@ def throughput(rows: Sequence[Row]) -> Chart:
     )
 
 
+def capacity(rows: Sequence[Row]) -> Chart:
+    """Milliseconds a sentence over the width of the model, by number of threads, of systems of several widths."""
+    groups: Dict[Tuple[Any, ...], Dict[float, Row]] = {}
+    for row in rows:
+        if row["forced_length"] and row["width"] and row["ms_per_sentence"]:
+            shared = OF_CAPACITY.sub("", row["id"]), row["threads"], row["device"], row["forced_length"]
+            groups.setdefault(shared, {})[row["width"]] = row
+    groups = {shared: found for shared, found in groups.items() if len(found) > 1}
+    drawn = [row for found in groups.values() for row in found.values()]
+    check_any(drawn)
+    if len({(device, length) for _, _, device, length in groups}) > 1:
+        raise ToolError("one figure of several devices or lengths: choose by --where, e.g. forced_length=25")
+    series = [
+        Series(
+            f"{name}, {threads} thread{'s' * (threads > 1)}",
+            tuple((width, row["ms_per_sentence"]) for width, row in sorted(found.items())),
+        )
+        for (name, threads, _, _), found in groups.items()
+    ]
+    ((device, length),) = {(row["device"], row["forced_length"]) for row in drawn}
+    about = f"{device}. One sentence at a time; every hypothesis is forced to {length} tokens."
+    return Chart(
+        "Time for one sentence by the width of the model",
+        "width of the model's states",
+        "time for one sentence (ms)",
+        series,
+        [about, *noise(drawn)],
+        log_y=True,
+        x_ticks=sorted({float(row["width"]) for row in drawn}),
+    )
+
+
 def curve(points: Sequence[Dict[str, Any]], name: str, note: str) -> Chart:
     """BLEU over epochs, of the points of ``nar curve``. Raises ToolError where there is no BLEU."""
     known = tuple((point["epoch"], point["bleu"]) for point in points if point["bleu"] is not None)
@@ -242,6 +283,7 @@ CHARTS: Dict[str, Callable[[Sequence[Row]], Chart]] = {
     "steps": steps,
     "speed": speed,
     "throughput": throughput,
+    "capacity": capacity,
 }
 
 

@@ -31,6 +31,7 @@ sentences, for each the median of the repeats; ratios are of medians over senten
 | timed_sentences | | sentences that the times are of |
 | engine | | what computed the networks: eager, int8, bf16, compiled, ctranslate2 or ctranslate2-int8 |
 | engine_version | | of CTranslate2 |
+| compile_s | s | what `compiled` took to compile all that the run decoded; less where an earlier run had done so |
 | compute_type | | as CTranslate2 names it |
 | agreement | % | sentences whose tokens are fairseq's, where CTranslate2 computes in float32 |
 | competitor | | id of the system of the run that all rows are compared with |
@@ -46,6 +47,7 @@ sentences, for each the median of the repeats; ratios are of medians over senten
 | seed | | of the training |
 | device | | cpu or gpu |
 | size | | small, or base from a width of 512 |
+| width | | of the model's states |
 | threads | | of each process |
 | hypotheses | | detokenised text, one line a sentence; a path from the folder of the assembled results.json |
 | hypotheses_sha256 | | of that file |
@@ -77,8 +79,8 @@ FIELDS: Dict[str, type] = {
     **dict.fromkeys("engine engine_version compute_type competitor".split(), str),
     **dict.fromkeys("passes bleu chrf teacher_bleu greedy_bleu length_ratio repetition".split(), float),
     **dict.fromkeys("ms_per_sentence baseline_ms speedup bare_ms ms_mean ms_p95".split(), float),
-    **dict.fromkeys("agreement competitor_ratio".split(), float),
-    **dict.fromkeys("forced_length sentences timed_sentences updates epochs seed threads".split(), int),
+    **dict.fromkeys("agreement competitor_ratio compile_s".split(), float),
+    **dict.fromkeys("forced_length sentences timed_sentences updates epochs seed threads width".split(), int),
     **dict.fromkeys("speedups ms_by_length throughput competitor_throughput".split(), dict),
     **dict.fromkeys("noisy converged".split(), bool),
 }
@@ -87,7 +89,7 @@ REQUIRED = frozenset("id arch decode_flags device size threads engine noisy comm
 LATER: Row = {
     "engine": "eager",
     **dict.fromkeys("engine_version compute_type agreement competitor competitor_ratio".split()),
-    **dict.fromkeys("throughput competitor_throughput".split()),
+    **dict.fromkeys("throughput competitor_throughput width compile_s".split()),
 }
 """What stands for the fields that the rows of older files lack."""
 ENGINES = ("eager", "int8", "bf16", "compiled", "ctranslate2", "ctranslate2-int8")

@@ -63,7 +63,7 @@ def row_of(worker: Worker, measured: Row, common: Row) -> Row:
     entrant, facts = worker.entrant, worker.facts
     return {
         **dict.fromkeys(results.FIELDS),
-        **{name: facts[name] for name in ("arch", "size", "device", "updates", "epochs", "seed")},
+        **{name: facts[name] for name in ("arch", "size", "width", "device", "updates", "epochs", "seed")},
         **{name: facts.get(name) for name in ("agreement", "compute_type", "engine_version")},
         **{name: getattr(entrant, name) for name in ("id", "train", "converged", "baseline", "engine")},
         "decode_flags": entrant.flags,
@@ -143,8 +143,9 @@ def add_times(rows: List[Row], workers: Sequence[Worker], plan: Plan, noisy: boo
     if since and clock.cores_of_others(since, workers) > clock.BUSY:
         noisy = True
         print("nar benchmark: the machine did not stay quiet; the rows are marked as noisy", file=sys.stderr)
-    for row, found, rate in zip(rows, timings, rates):
+    for row, worker, found, rate in zip(rows, workers, timings, rates):
         row.update(clock.time_fields(found, [lengths[i] for i in chosen]), noisy=noisy, throughput=rate or None)
+        row["compile_s"] = worker.call("compile_seconds")
     compare(rows, {w.entrant.id: w.entrant.search for w in workers if w.entrant.search}, plan.competitor)
 
 

@@ -72,6 +72,7 @@ def columns(rows: Sequence[Row], forced: bool, wide: bool) -> Columns:
         "ms": lambda row: number(2)(row["ms_per_sentence"]) + "~" * row["noisy"],
         **({} if forced else spread),
         "bare ms": rounded("bare_ms", 2),
+        **({"compile s": rounded("compile_s", 0)} if any(row["compile_s"] for row in rows) else {}),
         **{f"/ {name}": speed_over(name) for name in compared},
         **{f"/ {name}": ratio_to(name) for name in competitors},
     }

@@ -112,6 +112,7 @@ class Timed(System):
         return {
             "arch": str(options.get("_name") or options.get("arch")),
             "size": "base" if width >= BASE_WIDTH else "small",
+            "width": width,
             "updates": (state.get("optimizer_history") or [{}])[-1].get("num_updates"),
             "epochs": trained["epoch"] - (not done) if "epoch" in trained else None,
             "seed": state["cfg"]["common"]["seed"],
@@ -195,6 +196,14 @@ class Timed(System):
             self.step(sample)
         with torch.no_grad():
             return self.clocked(replay, calls)
+
+    def compile_seconds(self) -> Optional[float]:
+        """What torch.compile took up to now; None: nothing is compiled."""
+        if getattr(self.task.cfg, "engine", None) != "compiled":
+            return None
+        from nar_plugin import compat
+
+        return round(compat.seconds_of_compiling(), 1)
 
     def cpu_seconds(self) -> float:
         return time.process_time()

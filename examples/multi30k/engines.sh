@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# Engines side by side; run.sh sources it. Step `engines`: the teacher by all of them and by CTranslate2. Step `speed`: models
+# that learnt nothing, every hypothesis forced to N tokens, beside what CTranslate2 makes of autoregressive ones as large.
+
+# row ID FLAGS...: to $ROWS, a system
+row() { ROWS+=(--system "$1" "$(words "${@:2}")"); }
+
+# clock_engines: the teacher by every engine and by CTranslate2, with a shortlist and without
+clock_engines() {
+  local table=$RESULTS/results/engines.json list=$OUT/shortlist.txt ROWS=()
+  local plain=(--train raw --path "$MODELS/teacher.pt" "${DECODE[@]}" "${SEARCH[@]:2}")
+  row ar-greedy-int8 "${plain[@]}" --beam 1 --engine int8
+  row ct2-greedy "${plain[@]}" --beam 1 --engine ctranslate2
+  row ct2-greedy-int8 "${plain[@]}" --beam 1 --engine ctranslate2-int8
+  row ct2-greedy-shortlist "${plain[@]}" --beam 1 --engine ctranslate2-int8 --shortlist "$list"
+  row ct2-beam5 "${plain[@]}" --beam 5 --engine ctranslate2
+  row ct2-beam5-int8 "${plain[@]}" --beam 5 --engine ctranslate2-int8
+  run nar align --input "$OUT/distilled/train".{"$SOURCE","$TARGET"} --dict "$OUT/bin"/dict.{"$SOURCE","$TARGET"}.txt --output "$list"
+  run rm -f "$table"
+  run nar benchmark "$OUT/bin" --reference "$RAW/test.$TARGET" --hypotheses "$RESULTS/hypotheses" --source-lang "$SOURCE" \
+    --target-lang "$TARGET" --output "$table" --competitor ct2-greedy-int8 --batch-sizes 1 4 16 64 ${ALLOW_NOISE:+--allow-noise} \
+    --teacher "$(words "${plain[@]}")" "${ROWS[@]}"
+}
+
+# wide WIDTH: models of this width have feed-forward blocks and heads in proportion
+wide() {
+  WIDE=(--encoder-embed-dim "$1" --encoder-ffn-embed-dim $((4 * $1)) --decoder-ffn-embed-dim $((4 * $1))
+    --encoder-attention-heads $(($1 / 64)) --decoder-attention-heads $(($1 / 64)))
+}
+# sized SIZE: of a size (base, small, or a width), the folder of its dictionary, its presets' last part, and its transformer
+sized() {
+  ENGINES_AT=$OUT/engines/$1 WORDS_AT=$OUT/base/bin PRESET=wmt14_en_de WIDE=()
+  case $1 in
+    base) TRANSFORMER=("${BASE_TRANSFORMER[@]}") ;;
+    small)
+      use teacher
+      WORDS_AT=$OUT/bin PRESET=small TRANSFORMER=("${BASE_TRANSFORMER[@]:0:4}" "${SMALL[@]}")
+      ;;
+    *) wide "$1" && ENGINES_AT=$OUT/engines/base TRANSFORMER=("${BASE_TRANSFORMER[@]}" "${WIDE[@]}" --decoder-embed-dim "$1") ;;
+  esac
+}
+# untrained SIZE METHOD ENCODER-LAYERS DECODER-LAYERS: one update with a learning rate of 0; `ar` is fairseq's transformer
+untrained() {
+  local flags
+  sized "$1"
+  if [[ $2 == ar ]]; then
+    flags=("${TRANSFORMER[@]}")
+  else
+    use "$2"
+    flags=(--arch "${ARCH}_$PRESET" --criterion "$CRITERION" "${WIDE[@]}")
+    case $2 in
+      mask_predict) flags+=(--activation-fn relu) ;; # as all others have it
+      iterative_refinement) if (($3 != $4)); then flags+=(--attend-top); fi ;;
+      lanmt_refiner) flags+=(--latent-model "$MODELS/$1-$AFTER-$3-$4.pt") ;;
+    esac
+  fi
+  if [[ $2 != lanmt_refiner ]]; then flags+=(--share-all-embeddings --encoder-layers "$3" --decoder-layers "$4"); fi
+  WEIGHTS=() RELEASED=()
+  train "$1-$2-$3-$4" "$WORDS_AT" --task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --seed 1 \
+    --optimizer sgd --lr 0 --max-update 1 --max-tokens 256 --disable-validation --no-epoch-checkpoints --no-save-optimizer-state "${flags[@]}"
+}
+# untrained_models SIZE METHOD LAYERS...: the steps, and their models in $MADE
+untrained_models() {
+  local layers name parts after=()
+  for layers in "${@:3}"; do
+    name=$1-$2-$layers
+    IFS=- read -ra parts <<<"$layers"
+    if [[ $2 == lanmt_refiner ]]; then after=("$MODELS/$1-lanmt_continuous-$layers.pt"); fi
+    step "untrained-$name" from "$WORDS_AT/dict.$TARGET.txt" "${after[@]}" to "$MODELS/$name.pt" -- untrained "$1" "$2" "${parts[@]}"
+    MADE+=("$MODELS/$name.pt")
+  done
+}
+# greedy_rows SIZE LIST NAME LAYERS...: autoregressive models by CTranslate2, with the shortlist LIST where it is named
+greedy_rows() {
+  local layers
+  for layers in "${@:4}"; do
+    row "ct2-$layers-int8$3" --train untrained --path "$MODELS/$1-ar-$layers.pt" "${DECODE[@]}" --engine ctranslate2-int8 \
+      --beam 1 --min-len LENGTH --max-len-a 0 --max-len-b LENGTH ${2:+--shortlist "$2"}
+  done
+}
+# pass_row SIZE LIST NAME METHOD LAYERS ENGINE: a method's least number of passes
+pass_row() {
+  use "$4"
+  row "$ID${AFTER:+-score}-$5-$6$3" --train untrained --path "$MODELS/$1-$4-$5.pt" "${DECODE[@]}" --engine "$6" --gold-target-len \
+    --iter-decode-max-iter "$((${#AFTER} > 0))" ${2:+--shortlist "$2"}
+}
+# clock_forced TABLE FLAGS...: of $ROWS, on texts of the size in use
+clock_forced() {
+  run nar benchmark "$ENGINES_AT/LENGTH/bin" --source-lang "$SOURCE" --target-lang "$TARGET" --output "$RESULTS/results/$1.json" \
+    ${ALLOW_NOISE:+--allow-noise} "${ROWS[@]}" "${@:2}"
+}
+# clock_families TABLE SIZE "AUTOREGRESSIVE LAYERS..." LAYERS FLAGS...: every method under every engine; FLAGS at 25 tokens
+clock_families() {
+  local engine method layers ROWS=()
+  sized "$2"
+  read -ra layers <<<"$3"
+  greedy_rows "$2" '' '' "${layers[@]}"
+  for method in "${PASSES_OF[@]}"; do
+    for engine in eager int8 compiled; do pass_row "$2" '' '' "$method" "$4" "$engine"; done
+  done
+  run rm -f "$RESULTS/results/$1.json"
+  clock_forced "$1" --competitor "ct2-${layers[0]}-int8" --forced-length 25 "${@:5}"
+  clock_forced "$1" --competitor "ct2-${layers[0]}-int8" --forced-length 60 200 --sentences 6
+}
+# clock_shortlists TABLE: 100 words drawn by chance for each source word, on either side; at batch 1, and in batches
+clock_shortlists() {
+  local list=$OUT/base/shortlist.txt layers ROWS=()
+  sized base
+  run nar align --random 1 --per-word 100 --dict "$WORDS_AT"/dict.{"$SOURCE","$TARGET"}.txt --output "$list"
+  greedy_rows base '' '' 12-1 6-1
+  greedy_rows base "$list" -shortlist 12-1 6-1
+  for layers in 6-6 6-1; do
+    pass_row base '' '' mask_predict "$layers" int8
+    pass_row base "$list" -shortlist mask_predict "$layers" int8
+  done
+  run rm -f "$RESULTS/results/$1.json"
+  clock_forced "$1" --competitor ct2-6-1-int8-shortlist --forced-length 25 --sentences 128 --repeats 2 --batch-sizes 1 4 16 64 128
+  clock_forced "$1" --competitor ct2-6-1-int8-shortlist --forced-length 200
+}
+# clock_widths TABLE WIDTH...: one pass and CTranslate2 by the width of the model, on one thread and on two
+clock_widths() {
+  local width threads
+  run rm -f "$RESULTS/results/$1.json"
+  for width in "${@:2}"; do
+    for threads in 1 2; do
+      local ROWS=()
+      sized "$width"
+      greedy_rows "$width" '' "-w$width-${threads}t" 6-6
+      pass_row "$width" '' "-w$width-${threads}t" mask_predict 6-6 eager
+      pass_row "$width" '' "-w$width-${threads}t" mask_predict 6-6 int8
+      clock_forced "$1" --competitor "ct2-6-6-int8-w$width-${threads}t" --forced-length 25 --threads "$threads"
+    done
+  done
+}
+# clock_by NAME COMMAND...: the step of a table, from the models in $MADE
+clock_by() {
+  step "$1" from "${MADE[@]}" to "$RESULTS/results/$1.json" -- "$2" "$1" "${@:3}"
+}
+
+do_engines() {
+  step engines from "$MODELS/teacher.pt" "$OUT/distilled/train.$TARGET" to "$RESULTS/results/engines.json" -- clock_engines
+}
+do_speed() {
+  local n size width method MADE PASSES_OF=()
+  for method in "${METHODS[@]}"; do
+    use "$method"
+    if [[ -n $ARCH ]]; then PASSES_OF+=("$method"); fi
+  done
+  if ((${#PASSES_OF[@]} == 0)); then return; fi
+  step base-dictionary from "$BPE/train.$SOURCE" to "$OUT/base/bin/dict.$TARGET.txt" -- \
+    binarise "$OUT/base/bin" --trainpref "$BPE/train" --padding-factor 32000
+  for size in base small; do
+    sized "$size"
+    for n in 25 60 200; do
+      step "speed-$size-$n" from "$WORDS_AT/dict.$TARGET.txt" to "$ENGINES_AT/$n/bin/test.$PAIR.$TARGET.bin" -- \
+        join "$n" "$ENGINES_AT/$n" "$WORDS_AT/dict.$TARGET.txt" --lines 128
+    done
+  done
+  sized small
+  MADE=()
+  untrained_models small ar 4-4 12-1
+  for method in "${PASSES_OF[@]}"; do untrained_models small "$method" 4-4; done
+  clock_by speed.small clock_families small "4-4 12-1" 4-4 --sentences 64 --batch-sizes 1 64
+  sized base
+  MADE=()
+  untrained_models base ar 12-1 6-1 6-6
+  for method in "${PASSES_OF[@]}"; do untrained_models base "$method" 6-6 6-1; done
+  for n in 6-6 6-1; do clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" --sentences 12; done
+  if [[ " ${PASSES_OF[*]} " != *" mask_predict "* ]]; then return; fi
+  clock_by speed.shortlists clock_shortlists
+  MADE=()
+  for width in 128 256 512 1024; do
+    sized "$width"
+    untrained_models "$width" ar 6-6
+    untrained_models "$width" mask_predict 6-6
+  done
+  clock_by speed.width clock_widths 128 256 512 1024
+}
