@@ -121,7 +121,7 @@ use() {
   ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED=''
   DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=()
   lasts "${LASTS[@]}"
-  WAYS=() EXPLAINED=() TIMED=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD
+  WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD
   source "${HERE%/*}/methods/$METHOD.sh"
   if [[ -n $BEST ]]; then WEIGHTS=(--best "$BEST" --or-fewer --metric bleu); fi
   if [[ $METHOD != teacher ]]; then NAME=$METHOD${VARIANT:+_$VARIANT}-$DATA${SEEDED:+-seed$SEEDED}; fi
@@ -133,6 +133,7 @@ lasts() {
 way() { WAYS+=("$*"); }
 explain() { EXPLAINED+=("$*"); }
 timed() { TIMED+=("$*"); }
+swept() { SWEPT+=("$*"); }
 
 # each_model METHOD COMMAND...: COMMAND with the settings of every model of a method
 each_model() {
@@ -320,6 +321,18 @@ do_measure() {
   if declare -F more_tables >/dev/null; then more_tables; fi
   step assemble from "${TABLES[@]}" to "$RESULTS/results.json" -- nar assemble "${TABLES[@]}" --output "$RESULTS/results.json"
 }
+# How many passes a method needs, and what they are worth: its ways of $SWEPT. Passes are means, so all sentences are counted,
+# but each is timed once.
+do_unmask() {
+  local CLOCK=("${CLOCK[@]}" --sentences "${SENTENCES:-1000}" --repeats 1)
+  where SWEPT sweep
+}
+sweep() {
+  local table=$RESULTS/results/unmask.json figure=$RESULTS/figures/unmask
+  step "unmask-$1" from "$MODELS/teacher.pt" "$MODELS/$NAME.pt" to "$table" -- clock "$1" unmask add_swept
+  step "figure-unmask-$1" from "$table" to "$figure".{png,svg} -- nar report "$table" --figure steps --output "$figure"
+}
+add_swept() { if [[ $DATA$SEEDED == distilled ]]; then add_rows "${SWEPT[@]}"; fi; }
 do_report() { run nar report "$RESULTS/results.json"; }
 
 all_methods() { (cd "${HERE%/*}/methods" && printf '%s ' *.sh | sed 's/\.sh//g; s/teacher //'); }
