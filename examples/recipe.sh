@@ -321,18 +321,26 @@ do_measure() {
   if declare -F more_tables >/dev/null; then more_tables; fi
   step assemble from "${TABLES[@]}" to "$RESULTS/results.json" -- nar assemble "${TABLES[@]}" --output "$RESULTS/results.json"
 }
-# How many passes a method needs, and what they are worth: its ways of $SWEPT. Passes are means, so all sentences are counted,
-# but each is timed once.
+# What passes are worth, by the ways of $SWEPT: NAME-SETTING, a run for each NAME. Passes are means, so all sentences are
+# counted, but each is timed once.
 do_unmask() {
   local CLOCK=("${CLOCK[@]}" --sentences "${SENTENCES:-1000}" --repeats 1)
   where SWEPT sweep
 }
 sweep() {
-  local table=$RESULTS/results/unmask.json figure=$RESULTS/figures/unmask
-  step "unmask-$1" from "$MODELS/teacher.pt" "$MODELS/$NAME.pt" to "$table" -- clock "$1" unmask add_swept
-  step "figure-unmask-$1" from "$table" to "$figure".{png,svg} -- nar report "$table" --figure steps --output "$figure"
+  local swept tables=() table=$RESULTS/results/unmask.json figure=$RESULTS/figures/unmask
+  for swept in $(printf '%s\n' "${SWEPT[@]%%-*}" | uniq); do
+    tables+=("$RESULTS/results/unmask.$swept.json")
+    step "unmask-$swept" from "$MODELS/teacher.pt" "$MODELS/$NAME.pt" to "${tables[-1]}" -- clock "$1" "unmask.$swept" add_swept
+  done
+  step unmask from "${tables[@]}" to "$table" -- nar assemble "${tables[@]}" --no-check-hypotheses --output "$table"
+  step figure-unmask from "$table" to "$figure".{png,svg} -- nar report "$table" --figure steps --output "$figure"
 }
-add_swept() { if [[ $DATA$SEEDED == distilled ]]; then add_rows "${SWEPT[@]}"; fi; }
+add_swept() {
+  local way
+  if [[ $DATA$SEEDED != distilled ]]; then return; fi
+  for way in "${SWEPT[@]}"; do if [[ $way == "$swept-"* ]]; then add_rows "$way"; fi; done
+}
 do_report() { run nar report "$RESULTS/results.json"; }
 
 all_methods() { (cd "${HERE%/*}/methods" && printf '%s ' *.sh | sed 's/\.sh//g; s/teacher //'); }
