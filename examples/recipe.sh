@@ -121,7 +121,7 @@ use() {
   ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED=''
   DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=()
   lasts "${LASTS[@]}"
-  WAYS=() EXPLAINED=() TIMED=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD
+  WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD
   source "${HERE%/*}/methods/$METHOD.sh"
   if [[ -n $BEST ]]; then WEIGHTS=(--best "$BEST" --or-fewer --metric bleu); fi
   if [[ $METHOD != teacher ]]; then NAME=$METHOD${VARIANT:+_$VARIANT}-$DATA${SEEDED:+-seed$SEEDED}; fi
@@ -133,6 +133,7 @@ lasts() {
 way() { WAYS+=("$*"); }
 explain() { EXPLAINED+=("$*"); }
 timed() { TIMED+=("$*"); }
+swept() { SWEPT+=("$*"); }
 
 # each_model METHOD COMMAND...: COMMAND with the settings of every model of a method
 each_model() {
@@ -319,6 +320,26 @@ do_measure() {
   done
   if declare -F more_tables >/dev/null; then more_tables; fi
   step assemble from "${TABLES[@]}" to "$RESULTS/results.json" -- nar assemble "${TABLES[@]}" --output "$RESULTS/results.json"
+}
+# What passes are worth, by the ways of $SWEPT: NAME-SETTING, a run for each NAME. Passes are means, so all sentences are
+# counted, but each is timed once.
+do_unmask() {
+  local CLOCK=("${CLOCK[@]}" --sentences "${SENTENCES:-1000}" --repeats 1)
+  where SWEPT sweep
+}
+sweep() {
+  local swept tables=() table=$RESULTS/results/unmask.json figure=$RESULTS/figures/unmask
+  for swept in $(printf '%s\n' "${SWEPT[@]%%-*}" | uniq); do
+    tables+=("$RESULTS/results/unmask.$swept.json")
+    step "unmask-$swept" from "$MODELS/teacher.pt" "$MODELS/$NAME.pt" to "${tables[-1]}" -- clock "$1" "unmask.$swept" add_swept
+  done
+  step unmask from "${tables[@]}" to "$table" -- nar assemble "${tables[@]}" --no-check-hypotheses --output "$table"
+  step figure-unmask from "$table" to "$figure".{png,svg} -- nar report "$table" --figure steps --output "$figure"
+}
+add_swept() {
+  local way
+  if [[ $DATA$SEEDED != distilled ]]; then return; fi
+  for way in "${SWEPT[@]}"; do if [[ $way == "$swept-"* ]]; then add_rows "$way"; fi; done
 }
 do_report() { run nar report "$RESULTS/results.json"; }
 

@@ -95,7 +95,10 @@ nar() {
       file=$(_value_of --figure "$@")
       if [[ -n $file ]]; then _leave "$file".{png,svg}; else echo "[]" >"$out"; fi
       ;;
-    report) [[ -z $out ]] || _leave "$out"/{latency,speed}.{png,svg} ;;
+    report) case $(_value_of --figure "$@") in
+      all) _leave "$out"/{latency,speed}.{png,svg} ;;
+      ?*) _leave "$out".{png,svg} ;;
+    esac ;;
     latents) _leave "$out".{plane,bound,bleu}.{png,svg} ;;
     show) _leave "$(_value_of --html "$@")" ;;
     release) [[ $1 != pack ]] || _leave "$2/manifest.json" ;;

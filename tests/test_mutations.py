@@ -25,6 +25,7 @@ from nar_plugin.methods import (
     prediction,
     shortlist,
     transformer,
+    unmasking,
 )
 from tests.architectures import test_iterative_refinement as whole_refinement
 from tests.architectures import test_lanmt as whole_lanmt
@@ -42,13 +43,14 @@ from tests.methods import test_mask_predict_masks as masks
 from tests.methods import test_noise as draws
 from tests.methods import test_prediction as words
 from tests.methods import test_transformer as blocks
+from tests.methods import test_unmasking as rules
 
 Check = Callable[[], None]
 Mutation = tuple[str, str, Check]
 
 MODULES = (
     *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner),
-    *(cache, gaussian, lengths, noise, prediction, shortlist, transformer),
+    *(cache, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking),
 )
 SOURCES = {module: inspect.getsource(module) for module in MODULES}
 
@@ -140,32 +142,40 @@ def compaction_changes_nothing() -> None:
     caches.test_compaction_changes_no_later_state(torch.float32, False, True)
 
 
+def by_definition(rule: str, value: float) -> Check:
+    return lambda: rules.test_a_rule_masks_what_its_definition_says(rule, value, False)
+
+
+def loop_by_definition(rule: str, value: float) -> Check:
+    return lambda: whole_mask_predict.test_the_loop_does_what_a_rule_says_pass_by_pass(rule, value, 6)
+
+
+def a_threshold_at_its_ends() -> None:
+    rules.test_a_threshold_of_one_commits_a_word_a_pass_and_one_of_zero_all([0.0, -1e-7, 0.0, -2e-7])
+
+
 MUTATIONS: dict[str, list[Mutation]] = {
     "mask_predict": [
-        ("passes).clamp(min=1)", "passes).clamp(min=0)", masks.test_decoding_counts_follow_the_paper),
+        ("max(1, count(", "max(0, count(", masks.test_a_word_is_masked_where_the_count_is_zero),
+        ("n * (passes - step) //", "n * (passes - step - 1) //", masks.test_decoding_counts_follow_the_paper),
         (
-            "(lengths * (passes - step) //",
-            "(lengths * (passes - step - 1) //",
-            masks.test_decoding_counts_follow_the_paper,
-        ),
-        (
-            "place[:most] < decoding",
-            "place[:most] <= decoding",
+            "place < counts[:, None]",
+            "place <= counts[:, None]",
             masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
         ),
         (
-            "on_grid.argsort(dim=1, stable=True)",
-            "on_grid.argsort(dim=1, stable=True, descending=True)",
+            "steps.argsort(dim=1, stable=True)",
+            "steps.argsort(dim=1, stable=True, descending=True)",
             masks.test_the_least_confident_positions_are_chosen_lowest_first,
         ),
         (
-            "on_grid.argsort(dim=1, stable=True)",
-            "on_grid.flip(1).argsort(dim=1, stable=True)",
+            "steps.argsort(dim=1, stable=True)",
+            "steps.flip(1).argsort(dim=1, stable=True)",
             masks.test_equal_confidences_are_chosen_from_the_left,
         ),
         (
-            ".masked_fill_(place >= lengths[:, None], torch.inf)",
-            "",
+            "steps.masked_fill(~allowed, torch.inf)",
+            "steps",
             masks.test_padding_is_never_chosen_even_where_it_looks_least_confident,
         ),
         (".round_()", "", masks.test_noise_of_arithmetic_does_not_choose_the_masks),
@@ -194,7 +204,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
             "log_probs = log_probs.clone()",
             words.test_predictions_are_the_best_ids_with_the_models_own_probabilities,
         ),
-        ("-torch.inf\n    best", "0.0\n    best", words.test_banned_ids_are_never_predicted_and_keep_their_mass),
+        ("-torch.inf\n    return", "0.0\n    return", words.test_banned_ids_are_never_predicted_and_keep_their_mass),
         (
             "log_probs = logits.detach().float()",
             "log_probs = logits.detach()",
@@ -207,8 +217,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
             lambda: whole_mask_predict.test_every_pass_masks_as_many_as_the_paper_says(10),
         ),
         (
-            "on_grid.argsort(dim=1, stable=True)",
-            "on_grid.argsort(dim=1, stable=True, descending=True)",
+            "steps.argsort(dim=1, stable=True)",
+            "steps.argsort(dim=1, stable=True, descending=True)",
             lambda: whole_mask_predict.test_fairseqs_own_loop_gives_the_same_hypotheses(4, 1),
         ),
         (
@@ -241,6 +251,51 @@ MUTATIONS: dict[str, list[Mutation]] = {
             "self.decoder(self.embedding(tokens), None",
             whole_mask_predict.test_padding_of_a_canvas_changes_no_output,
         ),
+    ],
+    "unmasking": [
+        (
+            "int(2**30 * math.cos(math.pi * step",
+            "int(2**30 * math.sin(math.pi * step",
+            rules.test_a_cosine_schedule_commits_little_at_first,
+        ),
+        (
+            "math.pi * step / (2 * passes)",
+            "math.pi * step / passes",
+            rules.test_a_cosine_schedule_commits_little_at_first,
+        ),
+        ("(masked & (confidence <= limit))", "(confidence <= limit)", by_definition("threshold", 0.9)),
+        ("confidence <= limit", "confidence < limit", a_threshold_at_its_ends),
+        ("masked.sum(1) - 1)", "masked.sum(1))", a_threshold_at_its_ends),
+        ("if value else -math.inf", "if value else 0.0", a_threshold_at_its_ends),
+        ("rising(confidence, masked)", "rising(confidence, None)", by_definition("threshold", 0.9)),
+        ("rising(confidence, masked)", "rising(-confidence, masked)", by_definition("threshold", 0.9)),
+        ("rising(-uncertainty, masked)", "rising(uncertainty, masked)", by_definition("entropy", 1.0)),
+        ("uncertainty.masked_fill(~masked, 0.0)", "uncertainty", by_definition("entropy", 1.0)),
+        (
+            ".cumsum(1).flip(1) - falling",
+            ".cumsum(1).flip(1)",
+            rules.test_entropy_is_spent_on_all_words_of_a_pass_but_the_last,
+        ),
+        ("before > value / GRID", "before >= value / GRID", by_definition("entropy", 0.0)),
+        ("before > value / GRID", "before > value", by_definition("entropy", 1.0)),
+        (
+            "LEADS[3 * canvas.step //",
+            "LEADS[2 * canvas.step //",
+            rules.test_a_gap_ends_a_row_where_its_words_lead_on_average,
+        ),
+        ("7.5, 5.0, 2.5", "7.5, 4.0, 2.5", rules.test_a_gap_ends_a_row_where_its_words_lead_on_average),
+        ("/ GRID * canvas.lengths", "/ GRID * canvas.confidence.size(1)", by_definition("gap", 0.6)),
+        (
+            "entr(log_probs.exp_()).sum(-1)",
+            "entr(log_probs.exp_()).sum(-1) / 2",
+            rules.test_evidence_is_what_its_name_says,
+        ),
+        ("scatter_(-1, best[..., None], -torch.inf)", "clone()", rules.test_evidence_is_what_its_name_says),
+        (", counts == 0", ", counts <= 1", by_definition("entropy", 1.0)),
+        ("max(1, int(counts.max()))", "max(1, int(counts.min()))", by_definition("entropy", 1.0)),
+        # the same mistakes seen from outside, through a whole model
+        ("self.predicted, True)", "self.predicted, False)", loop_by_definition("threshold", 0.9)),
+        (", counts == 0", ", counts < 0", loop_by_definition("entropy", 4.0)),
     ],
     "iterative_refinement": [
         # what the first pass copies

@@ -17,6 +17,7 @@ from fairseq.models import MODEL_REGISTRY
 
 import nar_plugin  # noqa: F401  (registers what the commands name)
 from nar_plugin.architectures.base import DecodingModel
+from nar_plugin.methods.options import UNMASKINGS
 from nar_tools import cli
 from nar_tools.errors import ToolError
 from nar_tools.measure import entrants
@@ -332,6 +333,26 @@ def test_a_step_whose_input_was_made_anew_is_done_again(recipe: Path, tmp_path: 
     assert "make_corpus.py" not in again and "nar fetch" not in again
     (tmp_path / "codes").write_text("cut")
     assert "nar prepare" in programs(recorded(recipe, tmp_path, **variables))
+
+
+@pytest.mark.parametrize("recipe", [QUICKSTART, MULTI30K], ids=name_of)
+def test_every_rule_of_unmasking_is_measured_at_five_settings(recipe: Path, tmp_path: Path) -> None:
+    steps = ("download", "prepare", "teacher", "distil", "students", "unmask")
+    commands = recorded(recipe, tmp_path, *steps, METHODS="mask_predict", RETRAIN="1")[-7:]
+    assert programs(commands) == ["nar benchmark"] * len(UNMASKINGS) + ["nar assemble", "nar report"]
+    systems = []
+    for command in commands:
+        assert_parses(command)
+        if program(command) == "nar benchmark":
+            assert_systems_parse(command)
+            systems += [command[i + 1 : i + 3] for i, word in enumerate(command) if word == "--system"]
+    settings: Dict[str, Set[str]] = {}
+    for name, flags in systems:
+        words = shlex.split(flags)
+        assert name.startswith(f"cmlm-{option(words, '--unmask')}-") and option(words, "--train") == "distilled"
+        value = option(words, "--unmask-threshold" if "--unmask-threshold" in words else "--iter-decode-max-iter")
+        settings.setdefault(option(words, "--unmask"), set()).add(value)
+    assert {rule: len(values) for rule, values in settings.items()} == dict.fromkeys(UNMASKINGS, 5)
 
 
 @pytest.fixture

@@ -1,6 +1,16 @@
 # Mask-predict: Ghazvininejad et al. 2019, section 4.1 and the command of the release; five lengths, on Multi30k one and two.
 ID=cmlm CRITERION=token_length BASELINE=beam4 SHOWN=(--iter-decode-max-iter 3)
 OVERFIT_WAY=(--iter-decode-max-iter 9 --iter-decode-with-beam 2)
+# Rules of unmasking: threshold and entropy end by themselves, rarely after 50 passes; gap ends linear's ten passes early.
+for rule in linear cosine; do
+  for passes in 2 4 6 8 10; do swept "$rule-t$passes" --unmask "$rule" --iter-decode-max-iter $((passes - 1)); done
+done
+for sweep in "threshold 49 0.5 0.7 0.8 0.9 0.95" "entropy 49 8 4 2 1 0.5" "gap 9 0.5 0.75 1 1.5 2"; do
+  read -r rule most values <<<"$sweep"
+  for value in $values; do
+    swept "$rule-u$value" --unmask "$rule" --unmask-threshold "$value" --iter-decode-max-iter "$most"
+  done
+done
 case $CORPUS in
   quickstart)
     DATASETS=(raw distilled) BASELINE=beam5

@@ -216,10 +216,16 @@ class DecodingModel(BaseFairseqModel):
     def best(self, logits: Tensor, shortlist: Optional[Shortlist]) -> Tuple[Tensor, Tensor]:
         """(R, T, V) logits, or (R, T, U) of a shortlist's words, to the (R, T) most probable ids and their
         log-probabilities in nats."""
-        if shortlist is None:
-            return prediction.most_probable(logits, self.banned)
-        places, scores = prediction.most_probable(logits, ())
-        return shortlist.words[places], scores
+        scores, places = prediction.greatest(self.log_probs(logits, shortlist))
+        return self.words_at(places, shortlist), scores
+
+    def log_probs(self, logits: Tensor, shortlist: Optional[Shortlist]) -> Tensor:
+        """Log-probabilities in nats of words that may be given, −∞ for others; float32 logits are overwritten."""
+        return prediction.log_probs_of(logits, self.banned if shortlist is None else ())
+
+    def words_at(self, places: Tensor, shortlist: Optional[Shortlist]) -> Tensor:
+        """Ids by their places in the vocabulary, or among the words of a shortlist."""
+        return places if shortlist is None else shortlist.words[places]
 
     def most_probable(
         self, logits: Tensor, is_token: Tensor, shortlist: Optional[Shortlist] = None

@@ -1,4 +1,4 @@
-"""Mask-predict: a conditional masked language model decoded in a fixed number of passes.
+"""Mask-predict: a conditional masked language model decoded in a few passes over masked words.
 
 Ghazvininejad, Levy, Liu & Zettlemoyer 2019, arXiv 1904.09324. Encoder with a LENGTH token in front whose state predicts
 the target length (section 2.3); decoder without causal mask; BERT's initialisation, GELU, learned positions, layer norm
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..methods import lengths as length_classes
 from ..methods import mask_predict as method
-from ..methods import options
-from ..methods.contract import Encoded, Finished, LengthProposals, NetInput, Pass, Request, Scored, State
+from ..methods import options, prediction, unmasking
+from ..methods.contract import Encoded, Finished, LengthProposals, NetInput, Pass, Request, Scored, Shortlist, State
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Classes, Term, Tokens
 from ..methods.transformer import Memory, Projection, padding_mask
@@ -33,7 +33,7 @@ class MaskPredictConfig(base.TransformerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskPredictOptions(options.Candidates, options.Vocabulary, options.Lengths, options.Refinement):
+class MaskPredictOptions(options.Candidates, options.Vocabulary, options.Lengths, options.Unmasking):
     iterations: int = options.own(options.Refinement, "iterations", 9)
 
 
@@ -47,18 +47,25 @@ class MaskPredictEncoded(Encoded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskPredictState(State):
-    """``scores``: (R, T) log-probability of each token at the pass that predicted it, 0 at pads.
+class MaskPredictProposals(LengthProposals):
+    plan: unmasking.Plan
 
-    ``mask`` is ``is_token``, or None where no row has padding.
+
+@dataclass(frozen=True, kw_only=True)
+class MaskPredictState(State):
+    """``scores``: (R, T) log-probability of each token at the pass that predicted it, 0 at pads; ``evidence``: what the
+    rule of the plan measured there, if it does. ``mask``: (R, T) where no pad is, or None where no row has padding.
+    ``chosen``: (R, M) positions that the next pass masks, None after the last one.
     """
 
     tokens: Tensor
     encoded: MaskPredictEncoded
+    plan: unmasking.Plan
     lengths: Tensor
-    is_token: Tensor
     mask: Optional[Tensor]
     scores: Tensor
+    evidence: Optional[Tensor]
+    chosen: Optional[Tensor] = None
 
 
 @register_model("mask_predict", dataclass=MaskPredictConfig)
@@ -117,41 +124,72 @@ class MaskPredictModel(base.DecodingModel):
             Classes("length", encoded.length_log_probs, is_token.sum(1)),
         ]
 
-    def propose(self, encoded: MaskPredictEncoded, request: Request[MaskPredictOptions]) -> LengthProposals:
+    def propose(self, encoded: MaskPredictEncoded, request: Request[MaskPredictOptions]) -> MaskPredictProposals:
         """The most probable lengths, best first, or a window around the reference's (released decoder)."""
         if request.lengths is None:
             candidates = length_classes.top_lengths(encoded.length_log_probs, request.n)
         else:
             candidates = self.lengths_around(request.lengths, request.n)
-        return LengthProposals(lengths=candidates.flatten())
+        asked = request.options
+        plan = unmasking.Plan(rule=asked.unmask, threshold=asked.threshold, passes=asked.steps + 1)
+        return MaskPredictProposals(lengths=candidates.flatten(), plan=plan)
 
-    def start(self, encoded: MaskPredictEncoded, proposals: LengthProposals) -> MaskPredictState:
+    def start(self, encoded: MaskPredictEncoded, proposals: MaskPredictProposals) -> MaskPredictState:
         """Pass 1: every position masked, every position predicted (section 4)."""
         is_token, mask = length_classes.canvas(proposals.lengths)
         tokens = proposals.lengths.new_full(is_token.shape, self.symbols.mask).masked_fill(~is_token, self.symbols.pad)
-        logits = self.project(self.decode(encoded, tokens, mask), encoded.shortlist)
-        tokens, scores = self.most_probable(logits, is_token, encoded.shortlist)
-        return MaskPredictState(
-            tokens=tokens, scores=scores, encoded=encoded, lengths=proposals.lengths, is_token=is_token, mask=mask
+        plan, states = proposals.plan, self.decode(encoded, tokens, mask)
+        tokens, scores, evidence = self.predict(states, plan, encoded.shortlist)
+        state = MaskPredictState(
+            tokens=tokens.masked_fill(~is_token, self.symbols.pad),
+            encoded=encoded,
+            plan=plan,
+            lengths=proposals.lengths,
+            mask=mask,
+            scores=scores.masked_fill(~is_token, 0.0),
+            evidence=None if evidence is None else evidence.masked_fill(~is_token, 0.0),
         )
+        return self.with_masks(state, 1)
 
     def refine(self, state: MaskPredictState, step: int, steps: int) -> MaskPredictState:
-        """Pass ``step`` + 1 of ``steps`` + 1: mask the least confident, predict them anew, leave the rest as they are.
+        """Pass ``step`` + 1: predict the chosen positions anew and leave the rest as they are.
 
         The vocabulary projection, the dearest product of a pass, is made at the masked positions only.
         """
-        lengths = None if state.mask is None else state.lengths
-        chosen = method.least_confident(state.scores, lengths, step, steps + 1)
+        assert state.chosen is not None
+        chosen, shortlist = state.chosen, state.encoded.shortlist
         states = self.decode(state.encoded, state.tokens.scatter(1, chosen, self.symbols.mask), state.mask)
         states = states.gather(1, chosen[..., None].expand(-1, -1, states.size(-1)))
-        shortlist = state.encoded.shortlist
-        predicted, scores = self.best(self.project(states, shortlist), shortlist)
+        predicted, scores, evidence = self.predict(states, state.plan, shortlist)
         # where a row repeats a position, it writes the same prediction twice
-        return replace(
+        state = replace(
             state,
             tokens=state.tokens.scatter(1, chosen, predicted),
             scores=state.scores.scatter(1, chosen, scores),
         )
+        if state.evidence is not None and evidence is not None:
+            state = replace(state, evidence=state.evidence.scatter(1, chosen, evidence))
+        return self.with_masks(state, step + 1)
+
+    def predict(
+        self, states: Tensor, plan: unmasking.Plan, shortlist: Optional[Shortlist]
+    ) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        """(R, M, D) states to the (R, M) most probable ids, their log-probabilities in nats, and the evidence."""
+        log_probs = self.log_probs(self.project(states, shortlist), shortlist)
+        scores, places = prediction.greatest(log_probs)
+        measure = unmasking.RULES[plan.rule].measure
+        return self.words_at(places, shortlist), scores, None if measure is None else measure(log_probs, places)
+
+    def with_masks(self, state: MaskPredictState, step: int) -> MaskPredictState:
+        """The state after pass ``step`` with what the next one masks, by the rule of the plan."""
+        plan = state.plan
+        if step == plan.passes:
+            return replace(state, chosen=None, done=None)
+        canvas = unmasking.Canvas(
+            state.scores, state.evidence, state.chosen, state.lengths, state.mask, step, plan.passes
+        )
+        chosen, done = unmasking.RULES[plan.rule].masks(canvas, plan.threshold)
+        return replace(state, chosen=chosen, done=done)
 
     def finish(self, state: MaskPredictState) -> Finished:
         return Finished(state.tokens, state.scores)

@@ -190,8 +190,8 @@ class RefinementGenerator:
         """The loop itself, over ``rows`` = 0 … R − 1.
 
         A row's result is taken when it is finished; the batch is made smaller when fewer than ``LIVE_SHARE`` of its
-        rows are live. With a fixed number of passes the loop never waits for the device; a model that predicts lengths
-        anew does, once a pass.
+        rows are live. With a fixed number of passes the loop never waits for the device; where rows may end earlier, or
+        a model predicts lengths anew, it does, once a pass.
         """
         steps = self.model.max_steps(self.options.steps)
         rule = StopRule(self.stopping.rule, self.stopping.stop_window, self.stopping.stop_distance, self.symbols.pad)

@@ -1,6 +1,6 @@
 """Mask-predict (Ghazvininejad, Levy, Liu & Zettlemoyer 2019, "Mask-Predict: Parallel Decoding of Conditional Masked
-Language Models", arXiv 1904.09324): the networks, and which positions are masked, in training (section 3) and in
-decoding (section 4).
+Language Models", arXiv 1904.09324): the networks, and which positions are masked in training (section 3). Which are in
+decoding (section 4): ``methods.unmasking``.
 
 Differs from fairseq's ``cmlm_transformer`` on purpose: ``</s>`` is masked and predicted like any token, at least one
 position is masked in every pass, no pass is skipped, and a score changes only when its position is predicted anew.
@@ -12,10 +12,6 @@ from torch import Tensor, nn
 
 from . import noise
 from .transformer import Memory, Stack, TokenEmbedding
-
-CONFIDENCE_GRID = 2.0**-10
-"""Confidences are compared on this grid, in nats. Saturated probabilities differ by arithmetic noise alone, which
-depends on the batch's shape; without the grid that noise would choose what is masked. Ties: the leftmost is masked."""
 
 
 def training_counts(keys: Tensor, lengths: Tensor, release_compat: bool = False) -> Tensor:
@@ -44,29 +40,6 @@ def training_mask(keys: Tensor, is_token: Tensor, release_compat: bool = False, 
     first = (draw[:, 0] * (lengths - counts + 1)).long()
     place = torch.arange(is_token.size(1), device=keys.device)
     return (place >= first[:, None]) & (place < (first + counts)[:, None])
-
-
-def decoding_counts(lengths: Tensor, step: int, passes: int) -> Tensor:
-    """n = max(1, ⌊N · (1 − t / T)⌋) positions to predict anew in pass t of 1 … T − 1 (section 4), exact in integers."""
-    return (lengths * (passes - step) // passes).clamp(min=1)
-
-
-def least_confident(confidence: Tensor, lengths: Tensor | None, step: int, passes: int) -> Tensor:
-    """The positions to mask in pass ``step``, lowest confidence first: (R, T) log-probabilities to (R, most).
-
-    ``most`` is the count of a row of T tokens. ``lengths``: (R,), or None where every row fills the canvas; a shorter
-    row repeats its first position once its own count is reached. Padding is never among them.
-    """
-    width = confidence.size(1)
-    most = max(1, width * (passes - step) // passes)
-    on_grid = (confidence.float() / CONFIDENCE_GRID).round_()
-    place = torch.arange(width, device=confidence.device)
-    if lengths is not None:
-        on_grid.masked_fill_(place >= lengths[:, None], torch.inf)
-    chosen = on_grid.argsort(dim=1, stable=True)[:, :most]
-    if lengths is None:
-        return chosen
-    return torch.where(place[:most] < decoding_counts(lengths, step, passes)[:, None], chosen, chosen[:, :1])
 
 
 class Encoder(nn.Module):

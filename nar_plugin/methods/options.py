@@ -18,6 +18,9 @@ ABOUT = "option"
 NORMS = ("mean", "sum", "lenpen")
 STOP_RULES = ("none", "fixed-point", "jaccard", "oracle")
 INFERENCES = ("mean", "delta", "score", "energy")
+UNMASKINGS = ("linear", "cosine", "threshold", "entropy", "gap")
+UNMASK_THRESHOLDS = {"threshold": 0.9, "entropy": 2.0, "gap": 1.0}
+"""By the rules that have one, what holds where none is given."""
 ENGINES = ("eager", "int8", "bf16", "compiled")
 
 T = TypeVar("T", bound="Options")
@@ -208,6 +211,40 @@ class Refinement(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unmasking(Refinement):
+    """For models that refine by masking words again (``methods.unmasking``)."""
+
+    unmask: str = option(
+        "linear",
+        "which words a pass leaves masked: fewer from pass to pass (linear, cosine); those that are not sure enough, "
+        "until there are none (threshold, entropy); as linear, until all together are sure enough (gap)",
+        choices=UNMASKINGS,
+    )
+    unmask_threshold: float | None = option(
+        None,
+        "how sure is enough: the probability of a word (--unmask threshold, default 0.9), nats that the words of a "
+        "pass may lose together (entropy, 2), a factor of the words' leads over the second best (gap, 1)",
+        least=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unmask == "threshold" and self.threshold > 1:
+            raise UsageError(f"--unmask-threshold {self.threshold}: --unmask threshold needs a number from 0 to 1")
+
+    @property
+    def threshold(self) -> float:
+        """That of the rule, 0 where it has none."""
+        if self.unmask_threshold is None:
+            return UNMASK_THRESHOLDS.get(self.unmask, 0.0)
+        return self.unmask_threshold
+
+    def ineffective(self) -> dict[str, str]:
+        idle = "is_forced" if self.unmask in UNMASK_THRESHOLDS else "unmask_threshold"
+        return {**super().ineffective(), idle: f"on --unmask {self.unmask}"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stopping(Refinement):
     """For models that may stop refining a sentence before the last step (``generators.stopping``)."""
 
@@ -311,7 +348,7 @@ class LatentSteps(LatentSearch):
         return super().idle_of_latents() | ({"latent_step_size"} if is_idle else set())
 
 
-GROUPS: tuple[type[Options], ...] = (Candidates, Vocabulary, Lengths, Refinement, Stopping, LatentSteps)
+GROUPS: tuple[type[Options], ...] = (Candidates, Vocabulary, Lengths, Refinement, Unmasking, Stopping, LatentSteps)
 """All groups: every option is in one of them, or in a base of one."""
 
 

@@ -9,8 +9,8 @@ BLOCK = 64
 """Words of a vocabulary among which the greatest is sought at once."""
 
 
-def most_probable(logits: Tensor, banned: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Most probable ids and their log-probabilities, ``banned`` ids excepted: (…, V) to (…), (…) in nats.
+def log_probs_of(logits: Tensor, banned: tuple[int, ...]) -> Tensor:
+    """(…, V) log-probabilities in nats, −∞ for ``banned`` ids.
 
     The probability is the model's own over the whole vocabulary: a ban takes no mass away. Float32 logits are
     overwritten: of new memory for as much the system's part alone costs more than all that is computed.
@@ -19,7 +19,12 @@ def most_probable(logits: Tensor, banned: tuple[int, ...]) -> tuple[Tensor, Tens
     torch.log_softmax(log_probs, -1, out=log_probs)  # one fused kernel: twice as fast as logsumexp and a difference
     for symbol in banned:
         log_probs[..., symbol] = -torch.inf
-    best, token = greatest(log_probs)
+    return log_probs
+
+
+def most_probable(logits: Tensor, banned: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Most probable ids and their log-probabilities as ``log_probs_of`` has them: (…, V) to (…), (…) in nats."""
+    best, token = greatest(log_probs_of(logits, banned))
     return token, best
 
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nar_plugin.architectures.mask_predict import MaskPredictModel
+from nar_plugin.architectures.mask_predict import MaskPredictModel, MaskPredictProposals
 from nar_plugin.generators.loop import RefinementGenerator
-from nar_plugin.methods import mask_predict as method
-from nar_plugin.methods import noise
-from nar_plugin.methods.contract import LengthProposals, UsageError
+from nar_plugin.methods import noise, unmasking
+from nar_plugin.methods.contract import UsageError
 from tests import tiny
 from tests.architectures import golden
 from tests.generators.fairseq_adapter import host_decode
-from tests.tiny import BOS, EOS, MASK, PAD, UNK, criterion, decode, random_rows, sample_of, texts, tiny_model
+from tests.methods import test_unmasking as definitions
+from tests.tiny import BOS, EOS, MASK, PAD, POSITIONS, UNK, criterion, decode, random_rows, sample_of, texts, tiny_model
 
 SOURCES = random_rows(12, 9, seed=5)
 TARGETS = random_rows(12, 9, seed=6)
@@ -34,8 +34,8 @@ def canvases_seen(model: MaskPredictModel) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def starts(lengths: list[int]) -> LengthProposals:
-    return LengthProposals(lengths=torch.tensor(lengths))
+def starts(lengths: list[int], passes: int) -> MaskPredictProposals:
+    return MaskPredictProposals(lengths=torch.tensor(lengths), plan=unmasking.Plan(passes=passes))
 
 
 def encoded_sources(model: MaskPredictModel, rows: list[list[int]]) -> Any:
@@ -46,7 +46,7 @@ def encoded_sources(model: MaskPredictModel, rows: list[list[int]]) -> Any:
 def states(model: MaskPredictModel, lengths: list[int], passes: int, seed: int = 5) -> list[Any]:
     """The state after every pass over canvases of the given lengths."""
     encoded = encoded_sources(model, random_rows(len(lengths), 9, seed))
-    result = [model.start(encoded, starts(lengths))]
+    result = [model.start(encoded, starts(lengths, passes))]
     for step in range(1, passes):
         result.append(model.refine(result[-1], step, passes - 1))
     return result
@@ -216,7 +216,7 @@ def test_what_is_not_masked_stays_bit_for_bit() -> None:
 
 def test_a_pass_leaves_the_state_before_it_alone() -> None:
     model = tiny_model()
-    first = states(model, [3, 17, 9], 1)[0]
+    first = states(model, [3, 17, 9], 4)[0]
     tokens, scores = first.tokens.clone(), first.scores.clone()
     with torch.no_grad():
         model.refine(first, 1, 3)
@@ -230,7 +230,7 @@ def test_the_least_confident_positions_are_masked() -> None:
         steps = states(model, lengths, 6)
     for t, (before, canvas) in enumerate(zip(steps, seen[1:], strict=False), 1):
         for n, scores, row in zip(lengths, before.scores.tolist(), canvas.tolist(), strict=True):
-            order = sorted(range(n), key=lambda i, s=scores: (round(s[i] / method.CONFIDENCE_GRID), i))
+            order = sorted(range(n), key=lambda i, s=scores: (round(s[i] / unmasking.GRID), i))
             expected = set(order[: max(1, n * (6 - t) // 6)])
             assert {i for i, token in enumerate(row) if token == MASK} == expected
 
@@ -274,7 +274,7 @@ def every_candidate(model: MaskPredictModel, row: list[int], passes: int, n: int
     best = sorted(range(1, tiny.POSITIONS + 1), key=lambda k: -float(encoded.length_log_probs[0, k]))[:n]
     result = []
     for length in best:
-        state = model.start(encoded, starts([max(2, length)]))
+        state = model.start(encoded, starts([max(2, length)], passes))
         for step in range(1, passes):
             state = model.refine(state, step, passes - 1)
         result.append((state.tokens[0].tolist(), float(state.scores[0].double().mean())))
@@ -362,6 +362,116 @@ def test_a_hypothesis_does_not_depend_on_its_batch(candidates: int) -> None:
         pieces = [group for sample in batches_of(rows, size, is_left) for group in decode(model, sample, **options)]
         tiny.assert_same(pieces, together)
     tiny.assert_same(decode(model, sample_of(rows[::-1]), **options)[::-1], together)
+
+
+RULES: dict[str, list[float | None]] = {
+    "linear": [None],
+    "cosine": [None],
+    "threshold": [0.3, 0.9],
+    "entropy": [0.5, 4.0],
+    "gap": [0.15, 0.4],
+}
+"""By rule, thresholds under which rows end early and late."""
+UNMASKINGS = [(rule, value) for rule, values in RULES.items() for value in values]
+ENDING = [(rule, value) for rule, value in UNMASKINGS if value is not None]
+
+
+def passes_of(hypotheses: list[list[dict[str, Any]]]) -> list[int]:
+    return [group[0]["steps"] + 1 for group in hypotheses]
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+@pytest.mark.parametrize(("rule", "value"), UNMASKINGS)
+def test_under_every_rule_a_hypothesis_and_its_passes_do_not_depend_on_its_batch(
+    rule: str, value: float | None, candidates: int
+) -> None:
+    """CMLM-14, CMLM-23: rows that end beside others, and those that go on, are as they would be alone."""
+    model, rows = tiny_model(), random_rows(40, 9, seed=8)
+    options = {"iterations": 12, "lengths": candidates, "unmask": rule, "unmask_threshold": value}
+    together = tiny.decode_in_any_batch(model, rows, **options)
+    tiny.assert_same(decode(model, sample_of(rows[::-1]), **options)[::-1], together)
+    tiny.assert_same(decode(model, sample_of(rows), max_candidate_tokens=30, **options), together)
+    assert (len(set(passes_of(together))) > 1) == (value is not None), "they end together, so this tests little"
+
+
+@torch.no_grad()
+def decoded_plainly(model: MaskPredictModel, row: list[int], rule: str, value: float, passes: int) -> tuple[Any, ...]:
+    """A sentence alone, all positions projected in every pass: its tokens, their scores, its passes."""
+    encoded = encoded_sources(model, [row])
+    n = max(2, int(encoded.length_log_probs.argmax()))
+    tokens, scores, evidence, masked = [MASK] * n, [0.0] * n, [0.0] * n, set(range(n))
+    for step in range(1, passes + 1):
+        canvas = torch.tensor([[MASK if i in masked else tokens[i] for i in range(n)]])
+        log_probs = model.project(model.decode(encoded, canvas, None))[0].log_softmax(-1)
+        log_probs[:, [PAD, BOS]] = -torch.inf
+        for i in masked:
+            best = log_probs[i].sort(descending=True)
+            tokens[i], scores[i] = int(best.indices[0]), float(best.values[0])
+            words = best.values[:-2]
+            evidence[i] = float(-(words.exp() * words).sum() if rule == "entropy" else words[0] - words[1])
+        masked = definitions.ORACLES[rule](scores, evidence, masked, value, step, passes)
+        if not masked:
+            return tokens, scores, step
+    return tokens, scores, passes
+
+
+@pytest.mark.parametrize("passes", [1, 2, 6, 15])
+@pytest.mark.parametrize(("rule", "value"), UNMASKINGS)
+def test_the_loop_does_what_a_rule_says_pass_by_pass(rule: str, value: float | None, passes: int) -> None:
+    """CMLM-22, CMLM-23: each sentence held against a loop over positions; the bound commits what is left."""
+    model, sources = tiny_model(), SOURCES[:8]
+    found = decode(model, sample_of(sources), iterations=passes - 1, unmask=rule, unmask_threshold=value)
+    for row, (hypothesis,), made in zip(sources, found, passes_of(found), strict=True):
+        tokens, scores, wanted = decoded_plainly(model, row, rule, value or 0.0, passes)
+        assert (hypothesis["tokens"].tolist(), made) == (tokens, wanted)
+        torch.testing.assert_close(hypothesis["positional_scores"], torch.tensor(scores), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize(("rule", "value"), UNMASKINGS)
+def test_no_output_of_a_rule_holds_a_mask(rule: str, value: float | None, passes: int) -> None:
+    """CMLM-10, CMLM-23: whatever the bound leaves masked is committed."""
+    options = {"iterations": passes - 1, "unmask": rule, "unmask_threshold": value}
+    found = decode(loving(PAD, BOS), sample_of(random_rows(30, 9, seed=8)), **options)
+    assert not {MASK, PAD, BOS} & {token for text in texts(found) for token in text}
+    assert max(passes_of(found)) <= passes
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_with_a_bound_of_one_pass_all_rules_are_the_same(rule: str) -> None:
+    """CMLM-24: the first pass is everybody's."""
+    model, sample = tiny_model(), sample_of(SOURCES)
+    tiny.assert_same(decode(model, sample, unmask=rule), decode(model, sample))
+
+
+def test_the_ends_of_each_rule_are_one_word_a_pass_or_one_pass() -> None:
+    """CMLM-24: through the whole loop, with a bound that no sentence comes to."""
+    model, sample = tiny_model(), sample_of(SOURCES)
+
+    def decoded(rule: str, value: float | None = None) -> Any:
+        return decode(model, sample, iterations=POSITIONS, unmask=rule, unmask_threshold=value)
+
+    one_pass = decode(model, sample)
+    for rule, value in (("threshold", 0.0), ("entropy", 1e6), ("gap", 0.0)):
+        tiny.assert_same(decoded(rule, value), one_pass)
+    for rule, value in (("threshold", 1.0), ("entropy", 0.0)):
+        found = decoded(rule, value)
+        assert passes_of(found) == [len(text) for text in texts(found)]
+    never, linear = decoded("gap", 1e30), decoded("linear")
+    assert texts(never) == texts(linear) and passes_of(never) == passes_of(linear) == [POSITIONS + 1] * len(SOURCES)
+    assert all(torch.equal(a[0]["positional_scores"], b[0]["positional_scores"]) for a, b in zip(never, linear))
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+@pytest.mark.parametrize(("rule", "value"), ENDING)
+def test_passes_are_counted_a_sentence(rule: str, value: float, candidates: int) -> None:
+    """CMLM-23: in the hypotheses and in the report, where the rows that have ended are counted no more."""
+    model = tiny_model()
+    options = {"iterations": 12, "lengths": candidates, "nbest": candidates, "unmask": rule, "unmask_threshold": value}
+    generator = RefinementGenerator(model, model.symbols, tiny.options_of(model, **options))
+    found = [h["steps"] + 1 for group in generator.generate([model], sample_of(SOURCES)) for h in group]
+    assert generator.counters.rows["decoder"] == sum(found) < max(found) * len(found)
+    assert generator.counters.calls["decoder"] == max(found)
 
 
 def test_a_gold_unknown_word_is_no_mask() -> None:

@@ -46,7 +46,13 @@ DECODES: dict[str, list[dict[str, Any]]] = {
     "lanmt_continuous": [{"iterations": 2, "lengths": 2, "decode_samples": 2}],
     "lanmt_refiner": [{"iterations": 2}, {"iterations": 2, "latent_inference": "delta"}],
     "latent_transformer": [{"iterations": 3, "decode_samples": 2}, {"iterations": 5, "stop_rule": "fixed-point"}],
-    "mask_predict": [{"iterations": 4, "lengths": 2}, {"iterations": 3, "max_candidate_tokens": 20}],
+    "mask_predict": [
+        {"iterations": 4, "lengths": 2},
+        {"iterations": 3, "max_candidate_tokens": 20},
+        {"iterations": 9, "unmask": "threshold"},
+        {"iterations": 9, "unmask": "entropy"},
+        {"iterations": 9, "unmask": "gap", "unmask_threshold": 0.3},
+    ],
 }
 CASES = pytest.mark.parametrize(
     ("name", "options"),

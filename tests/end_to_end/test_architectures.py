@@ -39,7 +39,14 @@ DECODES = {
         ("--iter-decode-max-iter", 1),
         ("--iter-decode-max-iter", 1, "--decode-samples", 5, "--decode-sample-noise", 0.7),
     ],
-    "mask_predict": [("--collapse-repeats",), ("--iter-decode-with-beam", 3)],
+    "mask_predict": [
+        ("--collapse-repeats",),
+        ("--iter-decode-with-beam", 3),
+        ("--unmask", "cosine", "--iter-decode-max-iter", 3),
+        ("--unmask", "threshold", "--unmask-threshold", 0.6),
+        ("--unmask", "entropy", "--unmask-threshold", 1.0, "--iter-decode-with-beam", 2),
+        ("--unmask", "gap", "--unmask-threshold", 0.5),
+    ],
 }
 
 

@@ -11,7 +11,7 @@ from fairseq.iterative_refinement_generator import DecoderOut, IterativeRefineme
 from torch import Tensor
 
 from nar_plugin.architectures.mask_predict import MaskPredictEncoded, MaskPredictModel
-from nar_plugin.methods.mask_predict import CONFIDENCE_GRID
+from nar_plugin.methods.unmasking import GRID
 
 SHORTEST = 2
 
@@ -59,7 +59,7 @@ class FairseqMaskPredict(torch.nn.Module):
 
     def least_confident(self, scores: list[float], count: int) -> list[int]:
         """Lowest first, on the grid on which the package compares confidences, ties from the left."""
-        return sorted(range(len(scores)), key=lambda i: (round(scores[i] / CONFIDENCE_GRID), i))[:count]
+        return sorted(range(len(scores)), key=lambda i: (round(scores[i] / GRID), i))[:count]
 
     def forward_decoder(self, before: DecoderOut, encoded: MaskPredictEncoded, **ignored: Any) -> DecoderOut:
         """Pass ``step`` + 1 of ``max_step``: mask, predict, and take over what was predicted at the masks."""

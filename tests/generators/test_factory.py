@@ -32,6 +32,8 @@ OTHER_VALUES = {
     "lm_path": "lm.pt",
     "rescore_norm": "sum",
     "stop_rule": "fixed-point",
+    "unmask": "cosine",
+    "unmask_threshold": 0.5,
     "max_candidate_tokens": 100,
     "decode_sample_noise": 0.25,
     "latent_inference": "mean",
@@ -91,7 +93,7 @@ def test_flags_that_mean_nothing_are_named_together() -> None:
         build(tiny_model(), cfg=task_options(stop_rule="fixed-point"), sampling=True, min_len=4)
 
 
-@pytest.mark.parametrize("name", sorted(heeded(tiny_model()) - {"nbest", "lenpen"}))
+@pytest.mark.parametrize("name", sorted(heeded(tiny_model()) - {"nbest", "lenpen", "unmask_threshold"}))
 def test_a_flag_that_the_model_heeds_is_taken(name: str) -> None:
     args, cfg = spoken(name)
     more = [object()] if name == "iter_decode_with_external_reranker" else []
@@ -101,8 +103,9 @@ def test_a_flag_that_the_model_heeds_is_taken(name: str) -> None:
 def test_mask_predict_heeds_these_flags_and_no_others() -> None:
     of_candidates = {"iter_decode_with_beam", "iter_decode_with_external_reranker", "nbest", "lenpen", "rescore_norm"}
     of_passes = {"iter_decode_max_iter", "iter_decode_force_max_iter", "retain_iter_history", "print_step"}
+    of_masks = {"unmask", "unmask_threshold"}
     others = {"max_candidate_tokens", "gold_target_len", "collapse_repeats", "score_reference"}
-    assert heeded(tiny_model()) == of_candidates | of_passes | others | {"engine", "shortlist"}
+    assert heeded(tiny_model()) == of_candidates | of_passes | of_masks | others | {"engine", "shortlist"}
 
 
 def test_every_flag_that_a_model_heeds_is_known() -> None:
@@ -173,6 +176,16 @@ def test_options_reach_the_generator() -> None:
         ({}, {"max_candidate_tokens": 0}, "--max-candidate-tokens .*needs 1 or more"),
         ({"lenpen": 0.6}, {}, "--lenpen: no effect without --rescore-norm lenpen"),
         ({"lenpen": 0.6}, {"rescore_norm": "sum"}, "--lenpen: no effect without --rescore-norm lenpen"),
+        ({}, {"unmask_threshold": 0.5}, "^--unmask-threshold: no effect on --unmask linear; leave it out$"),
+        ({}, {"unmask": "cosine", "unmask_threshold": 0.5}, "--unmask-threshold: no effect on --unmask cosine"),
+        ({}, {"unmask": "threshold", "unmask_threshold": 2.0}, "--unmask-threshold 2.0: .* from 0 to 1$"),
+        ({}, {"unmask": "sine"}, "--unmask sine: this model knows linear, cosine, threshold, entropy, gap"),
+        (
+            {"iter_decode_force_max_iter": True},
+            {"unmask": "gap"},
+            "--iter-decode-force-max-iter: no effect on --unmask gap",
+        ),
+        ({"score_reference": True}, {"unmask": "gap"}, "--unmask: no effect beside --score-reference"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from nar_plugin.methods import mask_predict as method
-from nar_plugin.methods import noise
+from nar_plugin.methods import noise, unmasking
 
 ROWS = 20000
 KEYS = noise.training_keys(1, 1, torch.arange(ROWS))
-GRID = method.CONFIDENCE_GRID
+GRID = unmasking.GRID
 
 
 def masks(length: int, width: int, *, release_compat: bool = False, span: bool = False) -> Tensor:
@@ -80,20 +80,33 @@ def test_decoding_counts_follow_the_paper() -> None:
     """CMLM-7: n = max(1, floor(N (T - t) / T)) for every N, T and t."""
     for passes in range(1, 21):
         for step in range(1, passes):
-            counts = method.decoding_counts(torch.arange(1, 51), step, passes).tolist()
-            assert counts == [max(1, math.floor(n * (passes - step) / passes + 1e-9)) for n in range(1, 51)]
+            canvas, lengths = canvas_of([[-1.0] * 50] * 50, list(range(1, 51)), step, passes), range(1, 51)
+            counts = [len(set(row)) for row in unmasking.linear(canvas, 0.0)[0].tolist()]
+            assert counts == [max(1, math.floor(n * (passes - step) / passes + 1e-9)) for n in lengths]
+
+
+def canvas_of(confidence: list[list[float]], lengths: list[int], step: int, passes: int) -> unmasking.Canvas:
+    is_token = torch.arange(len(confidence[0])) < torch.tensor(lengths)[:, None]
+    return unmasking.Canvas(torch.tensor(confidence), None, None, torch.tensor(lengths), is_token, step, passes)
 
 
 def chosen(confidence: list[list[float]], lengths: list[int], step: int, passes: int) -> list[list[int]]:
     """The positions each row masks; what a row repeats beyond its own count must be its first position."""
-    places = method.least_confident(torch.tensor(confidence), torch.tensor(lengths), step, passes)
-    assert places.shape == (len(confidence), max(1, len(confidence[0]) * (passes - step) // passes))
+    canvas = canvas_of(confidence, lengths, step, passes)
+    places, done = unmasking.linear(canvas, 0.0)
+    assert places.shape == (len(confidence), max(1, len(confidence[0]) * (passes - step) // passes)) and done is None
     counts = [max(1, n * (passes - step) // passes) for n in lengths]
     if all(n == len(confidence[0]) for n in lengths):
-        assert places.equal(method.least_confident(torch.tensor(confidence), None, step, passes))
+        assert places.equal(unmasking.linear(canvas._replace(is_token=None), 0.0)[0])
     for row, count in zip(places.tolist(), counts, strict=True):
         assert row[count:] == [row[0]] * (len(row) - count)
     return [row[:count] for row, count in zip(places.tolist(), counts, strict=True)]
+
+
+def test_a_word_is_masked_where_the_count_is_zero() -> None:
+    """CMLM-7: max(1, ...), in a canvas of its own and beside longer ones."""
+    assert chosen([[-1.0]], [1], 1, 2) == [[0]]
+    assert chosen([[-1.0, -2.0, 0.0, 0.0], [-0.5, -1.0, -2.0, -3.0]], [2, 4], 2, 3) == [[1], [3]]
 
 
 def test_the_least_confident_positions_are_chosen_lowest_first() -> None:

@@ -154,6 +154,7 @@ def test_a_model_has_options_of_the_groups_alone(name: str) -> None:
     assert isinstance(kind(), kind), "the defaults are within the bounds"
 
 
+UNMASKING = {"unmask", "unmask_threshold"}
 LATENT = {"decode_sample_noise", "latent_inference", "latent_step_size"}
 STOPPING = {"stop_rule", "stop_window", "stop_distance"}
 
@@ -162,11 +163,11 @@ STOPPING = {"stop_rule", "stop_window", "stop_distance"}
     ("name", "lacks"),
     [
         ("mask_predict_tiny", STOPPING | LATENT | {"decode_samples"}),
-        ("iterative_refinement_tiny", LATENT),
-        ("latent_transformer_tiny", {"lengths", "latent_step_size"}),
-        ("lanmt_continuous_tiny", {"latent_step_size"}),
-        ("lanmt_refiner_tiny", set()),
-        ("lanmt_refiner_tiny (energy)", set()),
+        ("iterative_refinement_tiny", UNMASKING | LATENT),
+        ("latent_transformer_tiny", UNMASKING | {"lengths", "latent_step_size"}),
+        ("lanmt_continuous_tiny", UNMASKING | {"latent_step_size"}),
+        ("lanmt_refiner_tiny", UNMASKING),
+        ("lanmt_refiner_tiny (energy)", UNMASKING),
     ],
 )
 def test_a_model_has_all_options_but_those_that_it_would_ignore(name: str, lacks: set[str]) -> None:
@@ -249,13 +250,14 @@ BOUNDS: list[tuple[str, list[Any], list[Any], str]] = [
     ("max_candidate_tokens", [None, 1, 99], [0, -5], "it needs 1 or more"),
     ("lengths", [1, 9], [0, -1], "it needs 1 or more"),
     ("iterations", [0, 40], [-1], "it needs 0 or more"),
+    ("unmask_threshold", [None, 0.0, 0.9], [-0.1], "it needs 0 or more"),
     ("stop_window", [1, 5], [0], "it needs 1 or more"),
     ("stop_distance", [0.0, 0.5, 1.0], [-0.1, 1.01], "it needs a number from 0 to 1"),
     ("decode_samples", [0, 7], [-1], "it needs 0 or more"),
     ("decode_sample_noise", [0.0, 3.5], [-0.5], "it needs 0 or more"),
     ("latent_step_size", [0.0, 0.8], [-1.0], "it needs 0 or more"),
 ]
-CHOICES = {"rescore_norm": options.NORMS, "stop_rule": options.STOP_RULES}
+CHOICES = {"rescore_norm": options.NORMS, "unmask": options.UNMASKINGS, "stop_rule": options.STOP_RULES}
 
 
 @pytest.mark.parametrize(("name", "good", "bad", "line"), BOUNDS)
@@ -291,6 +293,16 @@ def test_an_option_takes_its_choices_alone(name: str) -> None:
     with pytest.raises(UsageError) as error:
         one(name, "never")
     assert said(error) == f"{options.flag_of(name)} never: this model knows {', '.join(CHOICES[name])}"
+
+
+def test_a_probability_is_at_most_one_and_nats_and_factors_may_be_more() -> None:
+    kind = MaskPredictModel.decode_options
+    with pytest.raises(UsageError) as error:
+        kind(unmask="threshold", unmask_threshold=1.5)
+    assert said(error) == "--unmask-threshold 1.5: --unmask threshold needs a number from 0 to 1"
+    for rule, value in (("threshold", 1.0), ("entropy", 18.0), ("gap", 1.5)):
+        assert kind(unmask=rule, unmask_threshold=value).threshold == value
+    assert [kind(unmask=rule).threshold for rule in options.UNMASKINGS] == [0.0, 0.0, 0.9, 2.0, 1.0]
 
 
 def test_more_hypotheses_than_candidates_are_refused_by_the_flags_that_would_make_more() -> None:
@@ -461,7 +473,11 @@ ITERATIVE = IterativeRefinementModel.decode_options
         (ITERATIVE(stop_rule="jaccard"), set()),
         (ITERATIVE(stop_rule="none"), {"stop_window", "stop_distance"}),
         (ITERATIVE(stop_rule="oracle"), {"stop_distance"}),
-        (MaskPredictModel.decode_options(), set()),
+        (MaskPredictModel.decode_options(), {"unmask_threshold"}),
+        (MaskPredictModel.decode_options(unmask="cosine"), {"unmask_threshold"}),
+        (MaskPredictModel.decode_options(unmask="threshold"), {"is_forced"}),
+        (MaskPredictModel.decode_options(unmask="entropy"), {"is_forced"}),
+        (MaskPredictModel.decode_options(unmask="gap"), {"is_forced"}),
         (LanmtModel.decode_options(decode_samples=0), {"decode_sample_noise"}),
         (LanmtModel.decode_options(decode_samples=1), {"decode_sample_noise"}),
         (LanmtModel.decode_options(decode_samples=2), set()),

@@ -95,6 +95,9 @@ def test_times_by_length_have_a_line_for_each_system_and_a_point_for_each_row() 
         ("lee-adaptive", "lee-adaptive"),
         ("lanmt-delta2", "lanmt-delta"),
         ("cont-energy4", "cont-energy"),
+        ("cmlm-linear-t4", "cmlm-linear"),
+        ("cmlm-threshold-u0.95", "cmlm-threshold"),
+        ("cmlm-entropy-u4-l1", "cmlm-entropy-l1"),
         ("nat-npd10", "nat-npd10"),
         ("nat-ft", "nat-ft"),
     ],
@@ -122,6 +125,22 @@ def test_quality_by_passes_has_a_line_for_each_family_and_autoregressive_systems
     }
     assert chart.levels == {"ar-beam5": 36.4, "ar-greedy": 35.6, "ar-deep-shallow": 35.2}
     assert chart.x_ticks == [1, 4, 10]
+
+
+def test_rules_that_end_by_a_threshold_have_a_line_each_over_their_mean_passes() -> None:
+    measured = [
+        scored("cmlm-threshold-u0.95", 34.9, 6.25, 2.0),
+        scored("cmlm-threshold-u0.5", 33.0, 2.5, 4.0),
+        scored("cmlm-entropy-u0.5", 34.5, 7.5, 2.0),
+        scored("cmlm-entropy-u8", 32.0, 1.9, 6.0),
+        scored("cmlm-linear-t4", 34.0, 4, 4.0),
+    ]
+    assert points_of(figures.steps(measured)) == {
+        "cmlm-threshold": ((2.5, 33.0), (6.25, 34.9)),
+        "cmlm-entropy": ((7.5, 34.5), (1.9, 32.0)),
+        "cmlm-linear-t4": ((4, 34.0),),
+    }
+    assert [series.numbers for series in figures.speed(measured).series] == [(0.5, 0.95), (0.5, 8), ()]
 
 
 def test_quality_by_speed_has_a_line_for_each_family_with_its_numbers_of_steps() -> None:
@@ -213,7 +232,7 @@ def test_lines_and_points_and_numbers_are_those_of_the_chart(name: str) -> None:
     assert not any((s.label in connected) != (len(s.points) > 1) for s in chart.series), "a point has no line"
     assert not any(line.get_linestyle() == "-" for line in axes.lines if line.get_label() in chart.levels)
     numbers = {(text.get_text(), text.xy) for text in axes.texts}
-    assert numbers == {(str(n), point) for s in chart.series for n, point in zip(s.numbers, s.points, strict=False)}
+    assert numbers == {(f"{n:g}", point) for s in chart.series for n, point in zip(s.numbers, s.points, strict=False)}
     assert len(numbers) == (16 if name == "speed" else 0)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear" if chart.y_label == "BLEU" else "log")
     assert not chart.x_ticks or axes.get_xticks().tolist() == chart.x_ticks

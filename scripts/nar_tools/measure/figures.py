@@ -1,7 +1,7 @@
 """Figures of results: a Chart says in plain numbers what stands where, and matplotlib draws it as PNG and SVG.
 
     latency    ms a sentence over the forced length, a line a system
-    steps      BLEU over decoder passes, a line a family of systems that differ in their steps alone
+    steps      BLEU over decoder passes, a line a family of systems that differ in steps or threshold alone
     speed      BLEU over the speed against the teacher's beam 5, a line a family, and which systems nothing beats
     throughput sentences a second over the size of the batch, a line a system
     capacity   ms a sentence over the width of the model, a line a system and number of threads
@@ -24,8 +24,8 @@ from .results import Row, check_all, short_name
 Point = Tuple[float, float]
 
 TEACHER = re.compile(r"ar-(greedy|beam\d+)")
-STEP = re.compile(r"(?:-[tk]|(?<=-delta)|(?<=-energy)|(?<=-score))(\d+)(?=-|$)")
-"""The part of an id that says how many steps are made; its group: the number."""
+STEP = re.compile(r"(?:-[tk]|(?<=-delta)|(?<=-energy)|(?<=-score))(\d+)(?=-|$)|-u(\d+(?:\.\d+)?)(?=-|$)")
+"""The part of an id that says how many steps are made, or by which threshold they end; its groups: the number."""
 
 OF_CAPACITY = re.compile(r"-w\d+|-\d+t(?=-|$)")
 """The parts of an id that say the width of a model and how many threads compute."""
@@ -59,7 +59,7 @@ class Series:
 
     label: str
     points: Tuple[Point, ...]
-    numbers: Tuple[int, ...] = ()
+    numbers: Tuple[float, ...] = ()
     """Beside the points."""
 
 
@@ -89,10 +89,10 @@ def family_of(name: str) -> str:
     return STEP.sub("", name)
 
 
-def steps_of(row: Row) -> int:
-    """The number of steps in a row's id; 1 where there is none: cont-score, cont-score2."""
+def steps_of(row: Row) -> float:
+    """The number of steps, or the threshold, in a row's id; 1 where there is none: cont-score, cont-score2."""
     found = STEP.search(row["id"])
-    return int(found[1]) if found else 1
+    return float(found[1] or found[2]) if found else 1
 
 
 def grouped(rows: Sequence[Row], name: Callable[[str], str]) -> Dict[str, List[Row]]:
@@ -298,7 +298,7 @@ def draw_data(axes: Any, chart: Chart) -> None:
         line = look if len(s.points) > 1 else {**look, "linestyle": ""}
         axes.plot(*zip(*s.points), label=s.label, **line)
         for number, point in zip(s.numbers, s.points):
-            axes.annotate(str(number), point, (2.5, 4), textcoords="offset points", color=look["color"], fontsize=7)
+            axes.annotate(f"{number:g}", point, (2.5, 4), textcoords="offset points", color=look["color"], fontsize=7)
 
 
 def draw(chart: Chart) -> Any:
