@@ -2,10 +2,11 @@
 
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model_architecture
+from fairseq.models.transformer import TransformerModelBase
 from omegaconf import II
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from ..methods import noise, prediction, transformer
 from ..methods.contract import NetInput, Pass, Shortlist, UsageError
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Term
+from . import warm_start
 
 
 @dataclass
@@ -242,6 +244,23 @@ class DecodingModel(BaseFairseqModel):
         is_empty = ~(is_token & (source != self.symbols.eos)).any(1)
         return {"keys": noise.source_keys(source, is_token), "is_empty": is_empty}
 
+    def warm_start(self, teacher: TransformerModelBase, parts: Sequence[str]) -> str:
+        """Takes over what fits of a trained transformer (``warm_start``), and says what that was.
+
+        Raises UsageError where nothing fits.
+        """
+        account = warm_start.take(self, self.tables(), teacher, parts)
+        share = account.elements / sum(weight.numel() for weight in self.parameters())
+        told = f"; {account}" if account.notes else ""
+        return f"{len(account.taken)} tensors, {share:.1%} of the weights, are the teacher's{told}"
+
+    def tables(self) -> List[Tuple[str, nn.Embedding]]:
+        """The tables of words, each with its use: those of the source, of the outputs, of the target."""
+        found = [(use, getattr(self, f"{use}_embedding", None)) for use in ("source", "target")]
+        tables = [(use, embedding.tokens) for use, embedding in found if embedding is not None]
+        outputs = [one.module.table for one in self.passes.values() if isinstance(one.module, transformer.Projection)]
+        return [*tables[:1], *(("output", table) for table in outputs), *tables[1:]]
+
     def initialize(self) -> None:
         """Draw all weights as ``--initialization`` says."""
         self.apply(transformer.INITIALIZATIONS[str(self.cfg.initialization)])
@@ -331,6 +350,11 @@ class BuiltOn:
         """Takes over the weights of the checkpoint that ``read_base`` gave."""
         self.stands_on = getattr(self.cfg, self.base_path)  # type: ignore[attr-defined]
         compat.load_weights(getattr(self, self.base_module), state, self.stands_on)
+
+    def warm_start(self, teacher: TransformerModelBase, parts: Sequence[str]) -> str:
+        """Raises UsageError: what can take over weights is the model that it stands on, in a training of its own."""
+        flag = f"--{self.base_path.replace('_', '-')}"
+        raise UsageError(f"--warm-start: this --arch stands on {flag}; start the training of that model so")
 
     def load_state_dict(self, state_dict: Any, *args: Any, **options: Any) -> Any:
         """Raises UsageError where a training would go on from one on top of another model than ``stands_on``."""

@@ -68,6 +68,16 @@ class TranslationNarConfig(TranslationConfig):
         default=False,
         metadata={"help": "use a checkpoint with other dictionaries, or another direction, than it was trained with"},
     )
+    warm_start: Optional[str] = field(
+        default=None,
+        metadata={"help": "begin the training with the weights of this checkpoint of fairseq's transformer that fit"},
+    )
+    warm_start_parts: str = field(
+        default="embeddings,encoder,decoder", metadata={"help": "which of them --warm-start takes"}
+    )
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     seed: int = II("common.seed")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
     disable_validation: bool = II("dataset.disable_validation")
@@ -161,7 +171,24 @@ class TranslationNarTask(TranslationTask):
             model.load_base(base)
         if factory.is_decoding_model(model):
             self.criterions, self.inputs = tuple(model.criterions), tuple(model.inputs)
+        if not from_checkpoint and self.cfg.warm_start:
+            self._warm_start(model, self.cfg.warm_start)
         return model
+
+    def _warm_start(self, model: Any, path: str) -> None:
+        """``--warm-start``, where a training begins: one that goes on has its own weights, and needs no teacher.
+
+        Raises UsageError where the checkpoint cannot be read, is of another text, or has nothing for this model.
+        """
+        if compat.is_resumed(self.cfg.save_dir, self.cfg.restore_file):
+            logger.info("--warm-start: not applied; the training goes on from its own checkpoint")
+            return
+        if self.cfg.finetune_from_model:
+            raise UsageError("--warm-start and --finetune-from-model both say what to begin with: leave one out")
+        if not hasattr(model, "warm_start"):
+            raise UsageError(f"--warm-start: --arch {self.architecture} is none that takes weights from a teacher")
+        told = model.warm_start(compat.load_transformer(path, self), self.cfg.warm_start_parts.split(","))
+        logger.info(f"--warm-start {path}: {told}")
 
     @property
     def bleu_tokenizer(self) -> str:
