@@ -49,6 +49,9 @@ class TransformerConfig(FairseqDataclass):
     share_all_embeddings: bool = field(
         default=False, metadata={"help": "one table for source, target and output (needs a joint dictionary)"}
     )
+    freeze: ChoiceEnum(["none", "encoder"]) = field(  # type: ignore[valid-type]
+        default="none", metadata={"help": "what --warm-start takes over as it is, and is not trained"}
+    )
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")
 
@@ -140,10 +143,13 @@ class DecodingModel(BaseFairseqModel):
 
     criterions: ClassVar[Tuple[str, ...]] = ()
     inputs: ClassVar[Tuple[str, ...]] = ("keys",)
+    freezable: ClassVar[Tuple[str, ...]] = ("encoder",)
     loss_terms: Callable[..., List[Term]]
     """(net_input, target, is_token, each of ``inputs`` by name) to loss terms. ``target``: (B, T) right-padded ids that
     end in ``</s>``; ``is_token``: (B, T) where it is no padding."""
     passes: Mapping[str, Pass]
+    source_embedding: transformer.TokenEmbedding
+    encoder: transformer.Stack
 
     def __init__(self, cfg: TransformerConfig, symbols: Symbols, source_size: int) -> None:
         """``source_size``: types in the source dictionary; the target's is ``symbols.size``."""
@@ -160,7 +166,14 @@ class DecodingModel(BaseFairseqModel):
             raise UsageError("--share-all-embeddings needs a joint dictionary (fairseq-preprocess --joined-dictionary)")
         if cfg.encoder_embed_dim % cfg.encoder_attention_heads or cfg.encoder_embed_dim % cfg.decoder_attention_heads:
             raise UsageError(f"--encoder-embed-dim {cfg.encoder_embed_dim} is no multiple of the attention heads")
-        return cls(cfg, task.symbols, len(task.source_dictionary))
+        if str(cfg.freeze) not in ("none", *cls.freezable):
+            raise UsageError(
+                f"--freeze {cfg.freeze}: that of --arch {name} has inputs of its own, which no teacher knows"
+            )
+        model = cls(cfg, task.symbols, len(task.source_dictionary))
+        if model.is_encoder_frozen:
+            model.freeze_encoder()
+        return model
 
     @property
     def name(self) -> str:
@@ -250,6 +263,8 @@ class DecodingModel(BaseFairseqModel):
         Raises UsageError where nothing fits.
         """
         account = warm_start.take(self, self.tables(), teacher, parts)
+        if self.is_encoder_frozen:
+            warm_start.check_encoder(self.source_embedding, self.encoder, teacher, account)
         share = account.elements / sum(weight.numel() for weight in self.parameters())
         told = f"; {account}" if account.notes else ""
         return f"{len(account.taken)} tensors, {share:.1%} of the weights, are the teacher's{told}"
@@ -260,6 +275,41 @@ class DecodingModel(BaseFairseqModel):
         tables = [(use, embedding.tokens) for use, embedding in found if embedding is not None]
         outputs = [one.module.table for one in self.passes.values() if isinstance(one.module, transformer.Projection)]
         return [*tables[:1], *(("output", table) for table in outputs), *tables[1:]]
+
+    @property
+    def is_encoder_frozen(self) -> bool:
+        return str(getattr(self.cfg, "freeze", "none")) == "encoder"
+
+    def source_table(self, shared: nn.Embedding, size: int) -> nn.Embedding:
+        """The table of the source's words: the shared one, or one of their own.
+
+        A frozen encoder always has its own, so that the rest may learn the other: a table that is frozen for one is
+        frozen for all, and with it what the student reads and writes.
+        """
+        is_shared = self.cfg.share_all_embeddings and not self.is_encoder_frozen
+        return shared if is_shared else nn.Embedding(size, shared.embedding_dim)
+
+    def freeze_encoder(self) -> None:
+        """Makes the encoder one of fairseq's (where its positions begin, how its embeddings are scaled, the epsilon of
+        its norms), which has no gradient."""
+        embedding, first = self.source_embedding, self.symbols.pad + 1
+        longest, dim = embedding.positions.weight.shape
+        embedding.positions, embedding.scale = transformer.Sinusoids(longest, dim, first), dim**0.5
+        for module in self.encoder.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = warm_start.EPSILON
+        for part in (embedding, self.encoder):
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "DecodingModel":
+        """A frozen encoder has no dropout: its states are the teacher's in training too, and whoever else reads them
+        (a drafter, another student) sees the same."""
+        super().train(mode)
+        if self.is_encoder_frozen:
+            self.source_embedding.eval()
+            self.encoder.eval()
+        return self
 
     def initialize(self) -> None:
         """Draw all weights as ``--initialization`` says."""

@@ -99,8 +99,9 @@ class LanmtModel(base.GaussianModel):
         base.check_least(cfg, latent_size=1, posterior_layers=0)
         dim, size = cfg.encoder_embed_dim, cfg.latent_size
         table = nn.Embedding(symbols.size, dim)
-        source_table = table if cfg.share_all_embeddings else nn.Embedding(source_size, dim)
-        self.source_embedding = self.build_embedding(source_table, cfg.max_source_positions + 1)
+        self.source_embedding = self.build_embedding(
+            self.source_table(table, source_size), cfg.max_source_positions + 1
+        )
         self.target_embedding = self.build_embedding(table, cfg.max_target_positions + 1)
         layers = cfg.posterior_layers or cfg.decoder_layers
         self.encoder, self.decoder = self.build_stack("encoder"), self.build_stack("decoder", has_input_skip=True)
@@ -130,7 +131,9 @@ class LanmtModel(base.GaussianModel):
 
     def encode(self, net_input: NetInput) -> LanmtEncoded:
         source, is_token = right_padded(net_input["src_tokens"], self.symbols.pad)
-        padded, is_source = begin_padded(source, is_token, self.symbols.bos)
+        padded, is_source = source, is_token
+        if not self.is_encoder_frozen:  # no teacher has seen a source begin with <s>
+            padded, is_source = begin_padded(source, is_token, self.symbols.bos)
         mask = padding_mask(is_source)
         embedded, states, memory, mean, std = self.run("encode", padded, mask)
         return LanmtEncoded(

@@ -66,6 +66,7 @@ class MaskPredictModel(base.DecodingModel):
     """Shapes as in ``methods.contract``; lengths count ``</s>``, which is masked and predicted like any token."""
 
     criterions = ("token_length",)
+    freezable = ()  # the encoder reads a LENGTH token
     decode_options = MaskPredictOptions
 
     def __init__(self, cfg: MaskPredictConfig, symbols: Symbols, source_size: int) -> None:

@@ -19,8 +19,10 @@ from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor, nn
 
 from ..methods.contract import UsageError
-from ..methods.transformer import ACTIVATIONS, Layer, Stack
+from ..methods.transformer import ACTIVATIONS, Layer, Stack, TokenEmbedding
 
+EPSILON = 1e-5
+"""Of fairseq's layer norms."""
 PARTS = ("embeddings", "encoder", "decoder")
 
 
@@ -50,6 +52,9 @@ class Account:
 
     def note(self, name: str, reason: str) -> None:
         self.notes.setdefault(name, []).append(reason)
+
+    def __bool__(self) -> bool:
+        return bool(self.notes)
 
     def __str__(self) -> str:
         return "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in self.notes.items())
@@ -166,3 +171,14 @@ def take(
     if not account.taken:
         raise UsageError(f"--warm-start: nothing of the teacher fits; {account}")
     return account
+
+
+@torch.no_grad()
+def check_encoder(embedding: TokenEmbedding, encoder: Stack, teacher: TransformerModelBase, account: Account) -> None:
+    """Raises UsageError where an encoder that is to be frozen does not give the teacher's states."""
+    theirs: Any = teacher.encoder
+    first = theirs.padding_idx + 1
+    words = torch.arange(first, min(first + 50, embedding.tokens.num_embeddings))[None]
+    states = theirs(words, torch.tensor([words.size(1)]))["encoder_out"][0].transpose(0, 1)
+    if not torch.allclose(encoder(embedding(words), None), states, atol=1e-4):
+        raise UsageError(f"--freeze encoder: the student's would not be the teacher's; {account or 'other embeddings'}")

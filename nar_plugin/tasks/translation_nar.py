@@ -171,24 +171,26 @@ class TranslationNarTask(TranslationTask):
             model.load_base(base)
         if factory.is_decoding_model(model):
             self.criterions, self.inputs = tuple(model.criterions), tuple(model.inputs)
-        if not from_checkpoint and self.cfg.warm_start:
+        if not from_checkpoint and (self.cfg.warm_start or getattr(model, "is_encoder_frozen", False)):
             self._warm_start(model, self.cfg.warm_start)
         return model
 
-    def _warm_start(self, model: Any, path: str) -> None:
+    def _warm_start(self, model: Any, path: Optional[str]) -> None:
         """``--warm-start``, where a training begins: one that goes on has its own weights, and needs no teacher.
 
         Raises UsageError where the checkpoint cannot be read, is of another text, or has nothing for this model.
         """
-        if compat.is_resumed(self.cfg.save_dir, self.cfg.restore_file):
-            logger.info("--warm-start: not applied; the training goes on from its own checkpoint")
-            return
-        if self.cfg.finetune_from_model:
-            raise UsageError("--warm-start and --finetune-from-model both say what to begin with: leave one out")
         if not hasattr(model, "warm_start"):
-            raise UsageError(f"--warm-start: --arch {self.architecture} is none that takes weights from a teacher")
-        told = model.warm_start(compat.load_transformer(path, self), self.cfg.warm_start_parts.split(","))
-        logger.info(f"--warm-start {path}: {told}")
+            raise UsageError(f"--warm-start: --arch {self.architecture} takes nothing from a teacher")
+        if compat.is_resumed(self.cfg.save_dir, self.cfg.restore_file):
+            return
+        if path and self.cfg.finetune_from_model:
+            raise UsageError("--warm-start and --finetune-from-model both say what to begin with: leave one out")
+        if path:
+            told = model.warm_start(compat.load_transformer(path, self), self.cfg.warm_start_parts.split(","))
+            logger.info(f"--warm-start {path}: {told}")
+        elif not self.cfg.finetune_from_model:
+            raise UsageError("--freeze: what is not trained comes from a teacher: --warm-start names its checkpoint")
 
     @property
     def bleu_tokenizer(self) -> str:
