@@ -258,11 +258,11 @@ class DecodingModel(BaseFairseqModel):
         return {"keys": noise.source_keys(source, is_token), "is_empty": is_empty}
 
     def warm_start(self, teacher: TransformerModelBase, parts: Sequence[str]) -> str:
-        """Takes over what fits of a trained transformer (``warm_start``), and says what that was.
+        """Takes over what fits of a trained transformer, all of it or some ``parts``, and says what that was.
 
-        Raises UsageError where nothing fits.
+        Raises UsageError where nothing fits (``warm_start``).
         """
-        account = warm_start.take(self, self.tables(), teacher, parts)
+        account = warm_start.take(self, self.tables(), teacher, parts or warm_start.PARTS)
         if self.is_encoder_frozen:
             warm_start.check_encoder(self.source_embedding, self.encoder, teacher, account)
         share = account.elements / sum(weight.numel() for weight in self.parameters())

@@ -73,7 +73,7 @@ class TranslationNarConfig(TranslationConfig):
         metadata={"help": "begin the training with the weights of this checkpoint of fairseq's transformer that fit"},
     )
     warm_start_parts: str = field(
-        default="embeddings,encoder,decoder", metadata={"help": "which of them --warm-start takes"}
+        default="", metadata={"help": "what of it --warm-start takes (default: embeddings,encoder,decoder)"}
     )
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
@@ -171,7 +171,8 @@ class TranslationNarTask(TranslationTask):
             model.load_base(base)
         if factory.is_decoding_model(model):
             self.criterions, self.inputs = tuple(model.criterions), tuple(model.inputs)
-        if not from_checkpoint and (self.cfg.warm_start or getattr(model, "is_encoder_frozen", False)):
+        is_frozen = getattr(model, "is_encoder_frozen", False)
+        if not from_checkpoint and (self.cfg.warm_start or self.cfg.warm_start_parts or is_frozen):
             self._warm_start(model, self.cfg.warm_start)
         return model
 
@@ -187,10 +188,16 @@ class TranslationNarTask(TranslationTask):
         if path and self.cfg.finetune_from_model:
             raise UsageError("--warm-start and --finetune-from-model both say what to begin with: leave one out")
         if path:
-            told = model.warm_start(compat.load_transformer(path, self), self.cfg.warm_start_parts.split(","))
-            logger.info(f"--warm-start {path}: {told}")
+            parts = [part for part in self.cfg.warm_start_parts.split(",") if part]
+            try:
+                teacher = compat.load_transformer(path, self)
+            except UsageError as error:
+                raise UsageError(f"--warm-start: {error}") from None
+            logger.info(f"--warm-start {path}: {model.warm_start(teacher, parts)}")
+        elif self.cfg.warm_start_parts:
+            raise UsageError("--warm-start-parts needs --warm-start, which names the checkpoint")
         elif not self.cfg.finetune_from_model:
-            raise UsageError("--freeze: what is not trained comes from a teacher: --warm-start names its checkpoint")
+            raise UsageError("--freeze encoder needs --warm-start: what is not trained comes from a teacher")
 
     @property
     def bleu_tokenizer(self) -> str:
