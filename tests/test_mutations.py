@@ -152,8 +152,7 @@ def a_shared_table_is_the_targets() -> None:
 
 
 def the_decoder_alone() -> None:
-    taken = {"decoder", "prior", "posterior"}
-    starts.test_only_the_parts_that_are_asked_for_are_taken("lanmt_continuous", ["decoder"], taken)
+    starts.test_only_the_parts_that_are_asked_for_are_taken(["decoder"], {"decoder", "posterior.source"})
 
 
 def heads_do_not_fit() -> None:

@@ -359,6 +359,19 @@ class GaussianModel(DecodingModel):
     bias: nn.Parameter
 
     @property
+    def gaussian_heads(self) -> Tuple[nn.Linear, ...]:
+        """The maps from states to means and spreads, of prior and posterior."""
+        raise NotImplementedError
+
+    def warm_start(self, teacher: TransformerModelBase, parts: Sequence[str]) -> str:
+        """As in the base; prior and posterior begin equal. Their heads are new, and a teacher's states are so large
+        that under random heads the two would be thousands of nats apart."""
+        told = super().warm_start(teacher, parts)
+        for head in self.gaussian_heads:
+            nn.init.zeros_(head.weight)
+        return told
+
+    @property
     def output_bias(self) -> Tensor:
         return self.bias
 

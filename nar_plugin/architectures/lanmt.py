@@ -129,6 +129,10 @@ class LanmtModel(base.GaussianModel):
             "infer": Pass(method.Inference(self.target_embedding, self.posterior), "posterior"),
         }
 
+    @property
+    def gaussian_heads(self) -> Tuple[nn.Linear, ...]:
+        return self.prior, self.posterior.output
+
     def encode(self, net_input: NetInput) -> LanmtEncoded:
         source, is_token = right_padded(net_input["src_tokens"], self.symbols.pad)
         padded, is_source = source, is_token

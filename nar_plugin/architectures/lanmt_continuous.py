@@ -121,6 +121,10 @@ class LanmtContinuousModel(base.GaussianModel):
             "project": Pass(Projection(self.output, symbols.size)),
         }
 
+    @property
+    def gaussian_heads(self) -> Tuple[nn.Linear, ...]:
+        return self.prior.output, self.posterior.output
+
     def encode(self, net_input: NetInput) -> ContinuousEncoded:
         source, is_source = right_padded(net_input["src_tokens"], self.symbols.pad)
         mask = padding_mask(is_source)
