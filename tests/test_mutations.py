@@ -139,6 +139,10 @@ def blocks_are_the_teachers() -> None:
     starts.test_each_block_computes_what_the_teachers_does("latent_transformer")
 
 
+def highways_pass_on_the_teachers_states() -> None:
+    starts.test_a_whole_stack_computes_what_the_teachers_does("iterative_refinement", True)
+
+
 def every_second_layer_is_taken() -> None:
     starts.test_of_more_layers_every_second_one_is_taken_and_the_line_says_so(2, 4, [0, 2])
 
@@ -890,6 +894,9 @@ MUTATIONS: dict[str, list[Mutation]] = {
         ("key_value, attention.k_proj", "key_value, attention.q_proj", blocks_are_the_teachers),
         ("attention = theirs.encoder_attn", "attention = theirs.self_attn", blocks_are_the_teachers),
         ("theirs.encoder_attn_layer_norm", "theirs.self_attn_layer_norm", blocks_are_the_teachers),
+        ("linear.weight.mul_(0.5**depth)", "pass", highways_pass_on_the_teachers_states),
+        ("zero(own.around_feed.gate.outer)", "pass", highways_pass_on_the_teachers_states),
+        ("zero(own.positional_attention.output)", "pass", highways_pass_on_the_teachers_states),
         ("i * len(layers) // len(ours)", "i", every_second_layer_is_taken),
         ("theirs.float().mean(0)", "0.0", starts.test_the_row_of_the_mask_begins_as_the_mean_of_all_words),
         ('"output": decoder.output_projection', '"output": decoder.embed_tokens', tables_by_their_use),

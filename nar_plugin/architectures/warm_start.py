@@ -4,8 +4,9 @@ A student that starts so needs a fraction of the updates. Gu et al. 2018 (arXiv 
 from the teacher; Guo, Xu & Chen 2020 (arXiv 1911.08717) fine-tune the whole teacher into a parallel decoder. Here what
 means the same is copied: tables of words, and of each layer self-attention, attention to the source, feed-forward block
 and norms. A stack that attends to a source takes the teacher's decoder, any other its encoder; the student's i-th of n
-layers takes the teacher's ⌊i · N / n⌋-th of N, which are all of them, or every second one. What the teacher lacks keeps
-its random weights; a row of a table that it lacks, that of ``<mask>``, begins as the mean of those it has.
+layers takes the teacher's ⌊i · N / n⌋-th of N, which are all of them, or every second one. A row of a table that the
+teacher lacks, that of ``<mask>``, begins as the mean of those it has; a block that it lacks adds nothing at first
+(``settle``); other weights keep their random values.
 
 fairseq counts positions from the second row behind the padding index; the student's positions stay its own, to which
 training adapts at once. Where nothing may adapt, under ``--freeze encoder``, they are the teacher's.
@@ -19,7 +20,7 @@ from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor, nn
 
 from ..methods.contract import UsageError
-from ..methods.transformer import ACTIVATIONS, Layer, Stack, TokenEmbedding
+from ..methods.transformer import ACTIVATIONS, Highway, Layer, Stack, TokenEmbedding
 
 EPSILON = 1e-5
 """Of fairseq's layer norms."""
@@ -102,6 +103,30 @@ def take_layer(account: Account, own: Layer, theirs: Any, unlike: Set[str]) -> N
         account.take(own.around_feed.norm, theirs.final_layer_norm)
 
 
+@torch.no_grad()
+def settle(own: Layer, depth: int) -> None:
+    """Blocks that no teacher has begin so that the layer computes what the teacher's does.
+
+    Attention by position adds nothing. A highway begins half open, (x + f(x)) / 2, which a norm behind it does not
+    see. Where norms come first, the states that all blocks add to have been halved ``depth`` times before this layer,
+    and what its blocks add is made as small; the last norm does not see that.
+    """
+    if own.positional_attention is not None:
+        zero(own.positional_attention.output)
+    if isinstance(own.around_feed, Highway):
+        zero(own.around_feed.gate.outer)
+        if own.around_self.is_prenorm:
+            attentions = [one for one in (own.self_attention, own.cross_attention) if one is not None]
+            for linear in (own.feed_forward.outer, *(one.output for one in attentions)):
+                linear.weight.mul_(0.5**depth)
+                linear.bias.mul_(0.5**depth)
+
+
+def zero(linear: nn.Linear) -> None:
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+
+
 def take_stack(account: Account, name: str, own: Stack, theirs: Any, activation: str) -> None:
     """The layers of the teacher's encoder or decoder, spread evenly over those of a stack."""
     ours: List[Any] = list(own.layers)
@@ -120,8 +145,9 @@ def take_stack(account: Account, name: str, own: Stack, theirs: Any, activation:
     if chosen != list(range(len(layers))):
         numbers = " ".join(str(i + 1) for i in chosen)
         account.note(name, f"{len(ours)} layers, which took {numbers} of the teacher's {len(layers)}")
-    for layer, i in zip(ours, chosen, strict=True):
+    for depth, (layer, i) in enumerate(zip(ours, chosen, strict=True)):
         take_layer(account, layer, layers[i], unlike)
+        settle(layer, depth)
     if isinstance(own.norm, nn.LayerNorm) and theirs.layer_norm is not None:
         account.take(own.norm, theirs.layer_norm)
 

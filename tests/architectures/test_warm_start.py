@@ -97,31 +97,41 @@ def test_each_block_computes_what_the_teachers_does(arch: str) -> None:
     assert kinds == {False, True}
 
 
-@pytest.mark.parametrize("arch", ["lanmt_continuous", "latent_transformer", "mask_predict"])
+def in_double(arch: str, is_prenorm: bool) -> Tuple[Any, Any]:
+    """A student of three layers a stack that has started, and its teacher, with one epsilon and in double precision."""
+    norm = {"post_norm": not is_prenorm} if arch.startswith("la") else {"normalize_before": is_prenorm}
+    model = student(arch, encoder_layers=3, decoder_layers=3, **norm)
+    teacher = stock(**like(model), layers=3)
+    model.warm_start(teacher, ALL)
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1e-12
+    return model.double(), teacher.double()
+
+
+@pytest.mark.parametrize("arch", STARTING)
 @pytest.mark.parametrize("is_prenorm", [False, True])
 @torch.no_grad()
-def test_whole_layers_and_the_last_norm_compute_what_the_teachers_do(arch: str, is_prenorm: bool) -> None:
-    """Where a student's layer is a teacher's: iterative refinement has highways and attention by position."""
-    norm = {"normalize_before": is_prenorm} if arch == "mask_predict" else {"post_norm": not is_prenorm}
-    model = student(arch, encoder_layers=2, decoder_layers=2, **norm)
-    teacher = stock(**like(model), layers=2)
-    model.warm_start(teacher, ALL)
-    for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm):
-            module.eps = warm_start.EPSILON
-    model.double(), teacher.double()
-    x, source = states(2, 5, 1).double(), states(2, 4, 2).double()
+def test_a_whole_stack_computes_what_the_teachers_does(arch: str, is_prenorm: bool) -> None:
+    """Also with highways, and with attention by position, but where a norm follows that. Inputs that are added after
+    every layer (LaNMT's decoder) are left out here."""
+    model, teacher = in_double(arch, is_prenorm)
+    x, source, places = (states(*shape, seed=3).double() for shape in ((2, 5), (2, 4), (1, 5)))
     y, memory = x.transpose(0, 1), source.transpose(0, 1)
-    for own, theirs in layers_of(model, teacher):
-        if own.cross_attention is None:
-            same(own(x, None), theirs(y, None).transpose(0, 1))
-        else:
-            attended = own(x, None, own.cross_attention.memory(source))
-            same(attended, theirs(y, memory)[0].transpose(0, 1))
+    compared = set()
     for stack, coder in pairs(model, teacher):
-        assert (coder.layer_norm is not None) == is_prenorm
-        if is_prenorm:
-            same(stack.norm(x), coder.layer_norm(x))
+        is_decoder = warm_start.has_source(stack)
+        if arch == "iterative_refinement" and is_decoder and not is_prenorm:
+            continue
+        stack.has_input_skip, expected = False, y
+        for theirs in coder.layers:
+            expected = theirs(expected, memory)[0] if is_decoder else theirs(expected, None)
+        if coder.layer_norm is not None:
+            expected = coder.layer_norm(expected)
+        memories = stack.memory(source) if is_decoder else None
+        same(stack(x, None, memories, None, places[0]), expected.transpose(0, 1))
+        compared.add(is_decoder)
+    assert compared == {False, True} or arch == "iterative_refinement"
 
 
 @pytest.mark.parametrize("arch", STARTING)
