@@ -103,7 +103,6 @@ def take_layer(account: Account, own: Layer, theirs: Any, unlike: Set[str]) -> N
         account.take(own.around_feed.norm, theirs.final_layer_norm)
 
 
-@torch.no_grad()
 def settle(own: Layer, depth: int) -> None:
     """Blocks that no teacher has begin so that the layer computes what the teacher's does.
 
@@ -112,19 +111,19 @@ def settle(own: Layer, depth: int) -> None:
     and what its blocks add is made as small; the last norm does not see that.
     """
     if own.positional_attention is not None:
-        zero(own.positional_attention.output)
+        scale(own.positional_attention.output, 0.0)
     if isinstance(own.around_feed, Highway):
-        zero(own.around_feed.gate.outer)
+        scale(own.around_feed.gate.outer, 0.0)
         if own.around_self.is_prenorm:
             attentions = [one for one in (own.self_attention, own.cross_attention) if one is not None]
             for linear in (own.feed_forward.outer, *(one.output for one in attentions)):
-                linear.weight.mul_(0.5**depth)
-                linear.bias.mul_(0.5**depth)
+                scale(linear, 0.5**depth)
 
 
-def zero(linear: nn.Linear) -> None:
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
+def scale(linear: nn.Linear, factor: float) -> None:
+    with torch.no_grad():
+        linear.weight.mul_(factor)
+        linear.bias.mul_(factor)
 
 
 def take_stack(account: Account, name: str, own: Stack, theirs: Any, activation: str) -> None:
