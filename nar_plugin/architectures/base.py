@@ -266,7 +266,7 @@ class DecodingModel(BaseFairseqModel):
         if self.is_encoder_frozen:
             warm_start.check_encoder(self.source_embedding, self.encoder, teacher, account)
         share = account.elements / sum(weight.numel() for weight in self.parameters())
-        told = f"; {account}" if account.notes else ""
+        told = f"; {account}" if account else ""
         return f"{len(account.taken)} tensors, {share:.1%} of the weights, are the teacher's{told}"
 
     def tables(self) -> List[Tuple[str, nn.Embedding]]:

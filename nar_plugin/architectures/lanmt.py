@@ -88,7 +88,8 @@ class LanmtState(State):
 @register_model("latent_transformer", dataclass=LanmtConfig)
 class LanmtModel(base.GaussianModel):
     """Shapes as in ``methods.contract``. Inside, both sides begin with ``<s>``, which is predicted like any token;
-    lengths inside count it, those that come from and go to the outside do not."""
+    lengths inside count it, those that come from and go to the outside do not. Under ``--freeze encoder`` the source
+    has none, as no teacher's has."""
 
     cfg: LanmtConfig
     criterions = ("elbo_length",)
@@ -136,7 +137,7 @@ class LanmtModel(base.GaussianModel):
     def encode(self, net_input: NetInput) -> LanmtEncoded:
         source, is_token = right_padded(net_input["src_tokens"], self.symbols.pad)
         padded, is_source = source, is_token
-        if not self.is_encoder_frozen:  # no teacher has seen a source begin with <s>
+        if not self.is_encoder_frozen:
             padded, is_source = begin_padded(source, is_token, self.symbols.bos)
         mask = padding_mask(is_source)
         embedded, states, memory, mean, std = self.run("encode", padded, mask)

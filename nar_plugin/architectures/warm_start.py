@@ -52,7 +52,9 @@ class Account:
         self.elements += theirs.numel()
 
     def note(self, name: str, reason: str) -> None:
-        self.notes.setdefault(name, []).append(reason)
+        reasons = self.notes.setdefault(name, [])
+        if reason not in reasons:
+            reasons.append(reason)
 
     def __bool__(self) -> bool:
         return bool(self.notes)
@@ -149,6 +151,8 @@ def take_stack(account: Account, name: str, own: Stack, theirs: Any, activation:
         settle(layer, depth)
     if isinstance(own.norm, nn.LayerNorm) and theirs.layer_norm is not None:
         account.take(own.norm, theirs.layer_norm)
+    elif isinstance(own.norm, nn.LayerNorm):
+        account.note(name, "a norm behind the last layer, which the teacher lacks")
 
 
 def has_source(stack: Stack) -> bool:

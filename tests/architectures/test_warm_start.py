@@ -260,10 +260,18 @@ def test_what_does_not_fit_is_left_as_it_is_and_named(options: Any, reason: str,
         assert is_other == {block.removeprefix("self_") in is_taken}
 
 
+def test_a_norm_that_the_teacher_lacks_is_named() -> None:
+    model = student("lanmt_continuous")
+    told = model.warm_start(stock(**like(model), no_decoder_final_norm=True), ALL)
+    assert "decoder: a norm behind the last layer, which the teacher lacks" in told and "encoder: a norm" not in told
+
+
 def test_a_teacher_of_another_width_is_refused_in_one_line() -> None:
     model = student("mask_predict")
-    with pytest.raises(UsageError, match="nothing of the teacher fits; .*width 32, the teacher's 64") as raised:
-        model.warm_start(stock(**like(model), embed_dim=64), ALL)
+    reason = "width 32, the teacher's 64"
+    expected = f"nothing of the teacher fits; embeddings: {reason}; encoder: {reason}, width of the feed-forward block"
+    with pytest.raises(UsageError, match=expected) as raised:
+        model.warm_start(stock(**like(model), embed_dim=64, ffn_embed_dim=128), ALL)
     assert "\n" not in str(raised.value)
 
 
