@@ -5,18 +5,20 @@ from typing import Any, Dict, Iterator, Tuple
 
 import pytest
 import torch
+from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModel, base_architecture
 from torch import Tensor
 
-from nar_plugin.architectures import warm_start
+from nar_plugin.architectures import base, warm_start
 from nar_plugin.methods.contract import UsageError
 from nar_plugin.methods.transformer import Layer, Stack
 from tests import tiny
 from tests.conftest import CRITERIONS
 
 ALL = list(warm_start.PARTS)
-STARTING = sorted(set(CRITERIONS) - {"lanmt_refiner"})
-FREEZING = sorted(set(STARTING) - {"mask_predict"})
+KINDS = {name: ARCH_MODEL_REGISTRY[f"{name}_tiny"] for name in CRITERIONS}
+STARTING = sorted(name for name, kind in KINDS.items() if not issubclass(kind, base.BuiltOn))
+FREEZING = sorted(name for name in STARTING if KINDS[name].freezable)
 SIDES = ("encoder", "decoder")
 
 
