@@ -15,6 +15,7 @@ LANGS=("$SOURCE" "$TARGET") CHECKSUMS=${CHECKSUMS:-$HERE/checksums} RESULTS=${RE
 SPLITS=(--validpref "$BPE/valid" --testpref "$BPE/test") DICTIONARY=() CODES_FROM=()
 [[ -n ${DRY_RUN:-} ]] || ((GPUS <= ${#SEEN[@]})) || fail "GPUS=$GPUS, but ${#SEEN[@]} are to be seen"
 ASKED_DATA=${DATA:-} ASKED_TOKENS=${TOKENS:-} ASKED_UPDATES=${UPDATES:-} ASKED_BEST=${BEST:-}
+[[ ${WARM_START:=1} == [01] ]] || fail "WARM_START is 0 or 1, not $WARM_START"
 for DATA in ${DATA:-}; do [[ $DATA == distilled || $DATA == raw ]] || fail "DATA is distilled or raw, not $DATA"; done
 read -ra METHODS <<<"${METHODS:-all}"
 AT_ONCE=${AT_ONCE:-$((GPUS > 0 ? 1 : 2))} # trainings
@@ -121,7 +122,8 @@ use() {
   ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED=''
   DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=()
   lasts "${LASTS[@]}"
-  WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD
+  WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD WARM=()
+  if ((WARM_START)); then WARM=(--warm-start "$MODELS/teacher.pt"); fi
   source "${HERE%/*}/methods/$METHOD.sh"
   if [[ -n $BEST ]]; then WEIGHTS=(--best "$BEST" --or-fewer --metric bleu); fi
   if [[ $METHOD != teacher ]]; then NAME=$METHOD${VARIANT:+_$VARIANT}-$DATA${SEEDED:+-seed$SEEDED}; fi
@@ -213,8 +215,10 @@ fit() {
 }
 # add_training {first | after}: to $TRAININGS, if the model stands on no other, or if it does
 add_training() {
+  local teacher=''
+  if [[ " ${FLAGS[*]} " == *" --warm-start "* ]]; then teacher=$MODELS/teacher.pt; fi
   if [[ ${AFTER:+after} == "$1" || -z $AFTER && $1 == first ]]; then
-    TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" ${AFTER:+"$MODELS/$AFTER-$DATA.pt"} \
+    TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" ${AFTER:+"$MODELS/$AFTER-$DATA.pt"} ${teacher:+"$teacher"} \
       to "$MODELS/$NAME.pt" -- fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")")
   fi
 }

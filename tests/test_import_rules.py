@@ -59,6 +59,13 @@ FOLDERS: dict[str, set[str]] = {
     | COMPAT
     | {f"{PACKAGE}.architectures.base", "omegaconf.II"}
     | fairseq("models", "modules", "dataclass", "utils"),
+    # the base gives to every model what a model takes over from a teacher
+    "architectures.base": EVERYWHERE
+    | METHODS
+    | COMPAT
+    | {f"{PACKAGE}.architectures.warm_start", "omegaconf.II"}
+    | fairseq("models", "dataclass"),
+    "architectures.warm_start": EVERYWHERE | METHODS | fairseq("models"),
     "criterions": EVERYWHERE
     | METHODS
     | COMPAT

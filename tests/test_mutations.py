@@ -1,7 +1,8 @@
 """The checks of the methods' mathematics bite: each of these single-line mistakes makes one of them fail.
 
-A mistake is made in the text of the one module of ``methods/`` that holds the line, which is then run; its code takes
-the place of the true one for the length of one check. Nothing on disk is touched.
+A mistake is made in the text of the one module that holds the line, of ``methods/`` or of what is taken from a teacher;
+the text is then run, and its code takes the place of the true one for the length of one check. Nothing on disk is
+touched.
 """
 
 import importlib.util
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from nar_plugin.architectures import warm_start
 from nar_plugin.methods import (
     cache,
     gaussian,
@@ -33,6 +35,7 @@ from tests.architectures import test_lanmt_continuous as whole_continuous
 from tests.architectures import test_lanmt_refiner as whole_refiner
 from tests.architectures import test_mask_predict as whole_mask_predict
 from tests.architectures import test_shortlists as lists
+from tests.architectures import test_warm_start as starts
 from tests.criterions import test_elbo_length as elbo
 from tests.methods import test_cache as caches
 from tests.methods import test_gaussian as gaussians
@@ -50,7 +53,7 @@ Mutation = tuple[str, str, Check]
 
 MODULES = (
     *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner),
-    *(cache, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking),
+    *(cache, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
 )
 SOURCES = {module: inspect.getsource(module) for module in MODULES}
 
@@ -132,6 +135,35 @@ def a_spread_of_zero() -> None:
 
 def replacements_are_any_word() -> None:
     corruption.test_a_replacement_is_any_word_wherever_it_was_chosen(False)
+
+
+def blocks_are_the_teachers() -> None:
+    starts.test_each_block_computes_what_the_teachers_does("latent_transformer")
+
+
+def highways_pass_on_the_teachers_states() -> None:
+    starts.test_a_whole_stack_computes_what_the_teachers_does("iterative_refinement", True)
+
+
+def every_second_layer_is_taken() -> None:
+    starts.test_of_more_layers_every_second_one_is_taken_and_the_line_says_so(2, 4, [0, 2])
+
+
+def tables_by_their_use() -> None:
+    starts.test_each_table_of_words_is_that_of_its_use("lanmt_continuous", False)
+
+
+def a_shared_table_is_the_targets() -> None:
+    starts.test_each_table_of_words_is_that_of_its_use("mask_predict", True)
+
+
+def the_decoder_alone() -> None:
+    starts.test_only_the_parts_that_are_asked_for_are_taken(["decoder"], {"decoder", "posterior.source"})
+
+
+def heads_do_not_fit() -> None:
+    heads = "attention heads 2, the teacher's 4"
+    starts.test_what_does_not_fit_is_left_as_it_is_and_named({"attention_heads": 4}, heads, {"feed_forward"})
 
 
 def rows_keep_what_they_keep() -> None:
@@ -911,6 +943,23 @@ MUTATIONS: dict[str, list[Mutation]] = {
             lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all,
         ),
         ("is_allowed.any(0)", "is_allowed.all(0)", lists.test_each_sentence_is_allowed_its_own_words_and_those_of_all),
+    ],
+    "warm_start": [
+        ("attention.q_proj, attention.k_proj, attention.v_proj", "*3 * [attention.q_proj]", blocks_are_the_teachers),
+        ("key_value, attention.k_proj", "key_value, attention.q_proj", blocks_are_the_teachers),
+        ("attention = theirs.encoder_attn", "attention = theirs.self_attn", blocks_are_the_teachers),
+        ("theirs.encoder_attn_layer_norm", "theirs.self_attn_layer_norm", blocks_are_the_teachers),
+        ("scale(linear, 0.5**depth)", "pass", highways_pass_on_the_teachers_states),
+        ("scale(own.around_feed.gate.outer, 0.0)", "pass", highways_pass_on_the_teachers_states),
+        ("scale(own.positional_attention.output, 0.0)", "pass", highways_pass_on_the_teachers_states),
+        ("i * len(layers) // len(ours)", "i", every_second_layer_is_taken),
+        ("theirs.float().mean(0)", "0.0", starts.test_the_row_of_the_mask_begins_as_the_mean_of_all_words),
+        ('"output": decoder.output_projection', '"output": decoder.embed_tokens', tables_by_their_use),
+        ("for use, own in tables}", "for use, own in tables[::-1]}", a_shared_table_is_the_targets),
+        ('"decoder" if has_source(stack) else "encoder"', '"decoder"', the_decoder_alone),
+        ('if "attention heads" not in unlike:', "if True:", heads_do_not_fit),
+        ("+= theirs.numel()", "+= own.numel()", starts.test_the_line_says_how_much_is_the_teachers),
+        ("arange(first, first + width)", "arange(width)", blocks.test_sinusoids_may_begin_at_a_later_position),
     ],
 }
 """By method, then what methods share: the right text, a wrong one, and a check that then fails."""

@@ -328,7 +328,10 @@ def test_a_step_whose_input_was_made_anew_is_done_again(recipe: Path, tmp_path: 
     variables = {"METHODS": "mask_predict", "RETRAIN": "1"}
     recorded(recipe, tmp_path, **variables)
     os.utime(tmp_path / "models" / "teacher.pt", (1, 1))
-    again = programs(recorded(recipe, tmp_path, **variables))
+    commands = recorded(recipe, tmp_path, **variables)
+    again = programs(commands)
+    saved = {Path(option(command, "--save-dir")).name for command in commands if command[0] == "fairseq-train"}
+    assert {"mask_predict-raw", "mask_predict-distilled"} <= saved, "the teacher that they begin as is another"
     assert "nar distill" in again and "nar benchmark" in again
     assert "make_corpus.py" not in again and "nar fetch" not in again
     (tmp_path / "codes").write_text("cut")
@@ -353,6 +356,37 @@ def test_every_rule_of_unmasking_is_measured_at_five_settings(recipe: Path, tmp_
         value = option(words, "--unmask-threshold" if "--unmask-threshold" in words else "--iter-decode-max-iter")
         settings.setdefault(option(words, "--unmask"), set()).add(value)
     assert {rule: len(values) for rule, values in settings.items()} == dict.fromkeys(UNMASKINGS, 5)
+
+
+def warm_started(recipe: Path, out: Path, **variables: str) -> Dict[str, bool]:
+    """Of each training of a recipe, whether it begins with the weights of the recipe's teacher."""
+    trainings = [command for command in printed(recipe, out, **WHOLE, **variables) if command[0] == "fairseq-train"]
+    for command in trainings:
+        assert "--warm-start" not in command or option(command, "--warm-start") == str(out / "models" / "teacher.pt")
+    return {Path(option(command, "--save-dir")).name: "--warm-start" in command for command in trainings}
+
+
+@pytest.mark.parametrize("recipe", [QUICKSTART, MULTI30K], ids=name_of)
+def test_students_of_small_corpora_begin_as_their_teacher_unless_told_otherwise(recipe: Path, tmp_path: Path) -> None:
+    """But what learns by heart, what stands on a student, and the second part of a training."""
+    found = warm_started(recipe, tmp_path / "out")
+    warm = {name for name, is_warm in found.items() if is_warm}
+    methods = {"mask_predict", "iterative_refinement", "latent_transformer", "lanmt_continuous"}
+    assert {re.split("-", name)[0] for name in warm} == methods
+    assert not [name for name in warm if "overfit" in name or name.startswith("base-")]
+    assert {"mask_predict-raw", "mask_predict-distilled"} <= warm
+    assert {name.removesuffix("-first") for name in found if name.endswith("-first")} & warm == set()
+    assert not any(warm_started(recipe, tmp_path / "out", WARM_START="0").values())
+
+
+@pytest.mark.parametrize("recipe", CORPORA, ids=name_of)
+def test_students_of_the_papers_corpora_begin_as_in_the_papers(recipe: Path, tmp_path: Path) -> None:
+    assert not any(warm_started(recipe, tmp_path / "out").values())
+
+
+def test_a_start_that_there_is_not_is_one_line(tmp_path: Path) -> None:
+    done = called(QUICKSTART, "students", OUT=str(tmp_path / "out"), WARM_START="yes")
+    assert done.returncode == 2 and "WARM_START is 0 or 1, not yes" in done.stderr
 
 
 @pytest.fixture

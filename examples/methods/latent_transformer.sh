@@ -6,12 +6,12 @@ one_step=(--iter-decode-max-iter 1) fixed=() gaussian=(--eval-bleu-args '{"iter_
 case $CORPUS in
   quickstart) # gradients are not clipped, as its authors' are not: losses are sums over a sentence, so that each would be cut
     DATASETS=(raw distilled) BASELINE=beam5
-    FLAGS=(--clip-norm 0 --budget-anneal-start 800 --budget-anneal-end 1600)
+    FLAGS=("${WARM[@]}" --clip-norm 0 --budget-anneal-start 800 --budget-anneal-end 1600)
     ;;
   multi30k)
     lasts 1024 12000
     fixed=(--stop-rule none) gaussian+=(--dropout 0.1 "${AUTOCAST[@]}")
-    FLAGS=("${gaussian[@]}" --lr 2e-3 --budget-anneal-start 6000 --budget-anneal-end 12000)
+    FLAGS=("${WARM[@]}" "${gaussian[@]}" --lr 2e-3 --budget-anneal-start 6000 --budget-anneal-end 12000)
     FINETUNE=("${gaussian[@]}" --budget 0 --lr-scheduler fixed --warmup-updates 0 --lr 1e-4 --max-epoch 1)
     ;;
   *)

@@ -13,12 +13,12 @@ for sweep in "threshold 49 0.5 0.7 0.8 0.9 0.95" "entropy 49 8 4 2 1 0.5" "gap 9
 done
 case $CORPUS in
   quickstart)
-    DATASETS=(raw distilled) BASELINE=beam5
+    DATASETS=(raw distilled) BASELINE=beam5 FLAGS=("${WARM[@]}")
     for passes in 1 4; do way "t$passes" --iter-decode-max-iter $((passes - 1)); done
     ;;
   multi30k)
     DATASETS=(raw distilled)
-    FLAGS=(--dropout 0.1 --lr 2e-3 --max-epoch 50 --eval-bleu-args '{"iter_decode_max_iter": 3}')
+    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 --max-epoch 50 --eval-bleu-args '{"iter_decode_max_iter": 3}')
     if [[ $DATA == raw ]]; then FLAGS+=(--max-epoch 25); fi # from there on it overfits
     for passes in 1 2 4 10; do
       way "t$passes-l1" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 1

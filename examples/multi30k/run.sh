@@ -56,7 +56,7 @@ score_teacher() {
 
 # overfit METHOD: can the model hold what it is taught? BLEU of 1,000 training sentences learnt by heart, without dropout.
 overfit() {
-  local folder=$OUT/overfit/$1 lang
+  local folder=$OUT/overfit/$1 lang WARM_START=0
   use "$1"
   WEIGHTS=() RELEASED=()
   run mkdir -p "$folder"

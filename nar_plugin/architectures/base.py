@@ -2,10 +2,11 @@
 
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model_architecture
+from fairseq.models.transformer import TransformerModelBase
 from omegaconf import II
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from ..methods import noise, prediction, transformer
 from ..methods.contract import NetInput, Pass, Shortlist, UsageError
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Term
+from . import warm_start
 
 
 @dataclass
@@ -46,6 +48,9 @@ class TransformerConfig(FairseqDataclass):
     normalize_before: bool = field(default=False, metadata={"help": "layer norm before each block, not after"})
     share_all_embeddings: bool = field(
         default=False, metadata={"help": "one table for source, target and output (needs a joint dictionary)"}
+    )
+    freeze: ChoiceEnum(["none", "encoder"]) = field(  # type: ignore[valid-type]
+        default="none", metadata={"help": "what --warm-start takes over as it is, and is not trained"}
     )
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")
@@ -138,10 +143,13 @@ class DecodingModel(BaseFairseqModel):
 
     criterions: ClassVar[Tuple[str, ...]] = ()
     inputs: ClassVar[Tuple[str, ...]] = ("keys",)
+    freezable: ClassVar[Tuple[str, ...]] = ("encoder",)
     loss_terms: Callable[..., List[Term]]
     """(net_input, target, is_token, each of ``inputs`` by name) to loss terms. ``target``: (B, T) right-padded ids that
     end in ``</s>``; ``is_token``: (B, T) where it is no padding."""
     passes: Mapping[str, Pass]
+    source_embedding: transformer.TokenEmbedding
+    encoder: transformer.Stack
 
     def __init__(self, cfg: TransformerConfig, symbols: Symbols, source_size: int) -> None:
         """``source_size``: types in the source dictionary; the target's is ``symbols.size``."""
@@ -158,7 +166,14 @@ class DecodingModel(BaseFairseqModel):
             raise UsageError("--share-all-embeddings needs a joint dictionary (fairseq-preprocess --joined-dictionary)")
         if cfg.encoder_embed_dim % cfg.encoder_attention_heads or cfg.encoder_embed_dim % cfg.decoder_attention_heads:
             raise UsageError(f"--encoder-embed-dim {cfg.encoder_embed_dim} is no multiple of the attention heads")
-        return cls(cfg, task.symbols, len(task.source_dictionary))
+        if str(cfg.freeze) not in ("none", *cls.freezable):
+            raise UsageError(
+                f"--freeze {cfg.freeze}: that of --arch {name} has inputs of its own, which no teacher knows"
+            )
+        model = cls(cfg, task.symbols, len(task.source_dictionary))
+        if model.is_encoder_frozen:
+            model.freeze_encoder()
+        return model
 
     @property
     def name(self) -> str:
@@ -248,6 +263,60 @@ class DecodingModel(BaseFairseqModel):
         is_empty = ~(is_token & (source != self.symbols.eos)).any(1)
         return {"keys": noise.source_keys(source, is_token), "is_empty": is_empty}
 
+    def warm_start(self, teacher: TransformerModelBase, parts: Sequence[str]) -> str:
+        """Takes over what fits of a trained transformer, all of it or some ``parts``, and says what that was.
+
+        Raises UsageError where nothing fits (``warm_start``).
+        """
+        account = warm_start.take(self, self.tables(), teacher, parts or warm_start.PARTS)
+        if self.is_encoder_frozen:
+            warm_start.check_encoder(self.source_embedding, self.encoder, teacher, account)
+        share = account.elements / sum(weight.numel() for weight in self.parameters())
+        told = f"; {account}" if account else ""
+        return f"{len(account.taken)} tensors, {share:.1%} of the weights, are the teacher's{told}"
+
+    def tables(self) -> List[Tuple[str, nn.Embedding]]:
+        """The tables of words, each with its use: those of the source, of the outputs, of the target."""
+        found = [(use, getattr(self, f"{use}_embedding", None)) for use in ("source", "target")]
+        tables = [(use, embedding.tokens) for use, embedding in found if embedding is not None]
+        outputs = [one.module.table for one in self.passes.values() if isinstance(one.module, transformer.Projection)]
+        return [*tables[:1], *(("output", table) for table in outputs), *tables[1:]]
+
+    @property
+    def is_encoder_frozen(self) -> bool:
+        return str(getattr(self.cfg, "freeze", "none")) == "encoder"
+
+    def source_table(self, shared: nn.Embedding, size: int) -> nn.Embedding:
+        """The table of the source's words: the shared one, or one of their own.
+
+        A frozen encoder always has its own, so that the rest may learn the other: a table that is frozen for one is
+        frozen for all, and with it what the student reads and writes.
+        """
+        is_shared = self.cfg.share_all_embeddings and not self.is_encoder_frozen
+        return shared if is_shared else nn.Embedding(size, shared.embedding_dim)
+
+    def freeze_encoder(self) -> None:
+        """Makes the encoder one of fairseq's (where its positions begin, how its embeddings are scaled, the epsilon of
+        its norms), which has no gradient."""
+        embedding, first = self.source_embedding, self.symbols.pad + 1
+        longest, dim = embedding.positions.weight.shape
+        embedding.positions, embedding.scale = transformer.Sinusoids(longest, dim, first), dim**0.5
+        for module in self.encoder.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = warm_start.EPSILON
+        for part in (embedding, self.encoder):
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "DecodingModel":
+        """A frozen encoder has no dropout: its states are the teacher's in training too, and whoever else reads them
+        (a drafter, another student) sees the same."""
+        super().train(mode)
+        if self.is_encoder_frozen:
+            self.source_embedding.eval()
+            self.encoder.eval()
+        return self
+
     def initialize(self) -> None:
         """Draw all weights as ``--initialization`` says."""
         self.apply(transformer.INITIALIZATIONS[str(self.cfg.initialization)])
@@ -296,6 +365,19 @@ class GaussianModel(DecodingModel):
     bias: nn.Parameter
 
     @property
+    def gaussian_heads(self) -> Tuple[nn.Linear, ...]:
+        """The maps from states to means and spreads, of prior and posterior."""
+        raise NotImplementedError
+
+    def warm_start(self, teacher: TransformerModelBase, parts: Sequence[str]) -> str:
+        """As in the base; prior and posterior begin equal. Their heads are new, and a teacher's states are so large
+        that under random heads the two would be thousands of nats apart."""
+        told = super().warm_start(teacher, parts)
+        for head in self.gaussian_heads:
+            nn.init.zeros_(head.weight)
+        return told
+
+    @property
     def output_bias(self) -> Tensor:
         return self.bias
 
@@ -337,6 +419,11 @@ class BuiltOn:
         """Takes over the weights of the checkpoint that ``read_base`` gave."""
         self.stands_on = getattr(self.cfg, self.base_path)  # type: ignore[attr-defined]
         compat.load_weights(getattr(self, self.base_module), state, self.stands_on)
+
+    def warm_start(self, teacher: TransformerModelBase, parts: Sequence[str]) -> str:
+        """Raises UsageError: what can take over weights is the model that it stands on, in a training of its own."""
+        flag = f"--{self.base_path.replace('_', '-')}"
+        raise UsageError(f"--warm-start: this --arch stands on {flag}; start the training of that model so")
 
     def load_state_dict(self, state_dict: Any, *args: Any, **options: Any) -> Any:
         """Raises UsageError where a training would go on from one on top of another model than ``stands_on``."""

@@ -150,11 +150,12 @@ class IterativeRefinementModel(base.DecodingModel):
             )
         dim = cfg.encoder_embed_dim
         shared = nn.Embedding(symbols.size, dim) if cfg.share_all_embeddings else None
-        self.source_embedding = self.build_embedding(shared or nn.Embedding(source_size, dim), cfg.max_source_positions)
+        source_table = self.source_table(shared, source_size) if shared else nn.Embedding(source_size, dim)
+        self.source_embedding = self.build_embedding(source_table, cfg.max_source_positions)
         self.target_embedding = self.build_embedding(
             shared or nn.Embedding(symbols.size, dim), cfg.max_target_positions
         )
-        self.encoder = self.build_stack("encoder", is_highway=True)
+        self.encoder = self.build_stack("encoder", is_highway=not self.is_encoder_frozen)  # no teacher has highways
         blocks = {"is_highway": True, "has_positions": True}
         later = self.build_stack("decoder", **blocks)
         self.decoder = method.Decoders(later if cfg.share_decoders else self.build_stack("decoder", **blocks), later)

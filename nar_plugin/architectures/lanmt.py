@@ -88,7 +88,8 @@ class LanmtState(State):
 @register_model("latent_transformer", dataclass=LanmtConfig)
 class LanmtModel(base.GaussianModel):
     """Shapes as in ``methods.contract``. Inside, both sides begin with ``<s>``, which is predicted like any token;
-    lengths inside count it, those that come from and go to the outside do not."""
+    lengths inside count it, those that come from and go to the outside do not. Under ``--freeze encoder`` the source
+    has none, as no teacher's has."""
 
     cfg: LanmtConfig
     criterions = ("elbo_length",)
@@ -99,8 +100,9 @@ class LanmtModel(base.GaussianModel):
         base.check_least(cfg, latent_size=1, posterior_layers=0)
         dim, size = cfg.encoder_embed_dim, cfg.latent_size
         table = nn.Embedding(symbols.size, dim)
-        source_table = table if cfg.share_all_embeddings else nn.Embedding(source_size, dim)
-        self.source_embedding = self.build_embedding(source_table, cfg.max_source_positions + 1)
+        self.source_embedding = self.build_embedding(
+            self.source_table(table, source_size), cfg.max_source_positions + 1
+        )
         self.target_embedding = self.build_embedding(table, cfg.max_target_positions + 1)
         layers = cfg.posterior_layers or cfg.decoder_layers
         self.encoder, self.decoder = self.build_stack("encoder"), self.build_stack("decoder", has_input_skip=True)
@@ -128,9 +130,15 @@ class LanmtModel(base.GaussianModel):
             "infer": Pass(method.Inference(self.target_embedding, self.posterior), "posterior"),
         }
 
+    @property
+    def gaussian_heads(self) -> Tuple[nn.Linear, ...]:
+        return self.prior, self.posterior.output
+
     def encode(self, net_input: NetInput) -> LanmtEncoded:
         source, is_token = right_padded(net_input["src_tokens"], self.symbols.pad)
-        padded, is_source = begin_padded(source, is_token, self.symbols.bos)
+        padded, is_source = source, is_token
+        if not self.is_encoder_frozen:
+            padded, is_source = begin_padded(source, is_token, self.symbols.bos)
         mask = padding_mask(is_source)
         embedded, states, memory, mean, std = self.run("encode", padded, mask)
         return LanmtEncoded(

@@ -98,8 +98,7 @@ class LanmtContinuousModel(base.GaussianModel):
         base.check_least(cfg, latent_size=1, posterior_layers=0, prior_layers=0, length_bonus=0)
         dim, size = cfg.encoder_embed_dim, cfg.latent_size
         table = nn.Embedding(symbols.size, dim)
-        source_table = table if cfg.share_all_embeddings else nn.Embedding(source_size, dim)
-        self.source_embedding = self.build_embedding(source_table, cfg.max_source_positions)
+        self.source_embedding = self.build_embedding(self.source_table(table, source_size), cfg.max_source_positions)
         self.target_embedding = self.build_embedding(table, cfg.max_target_positions)
         self.encoder, self.decoder = self.build_stack("encoder"), self.build_stack("decoder", has_input_skip=True)
         self.prior, self.posterior = (
@@ -121,6 +120,10 @@ class LanmtContinuousModel(base.GaussianModel):
             "decode": Pass(method.Decoder(self.lift, self.decoder), "decoder"),
             "project": Pass(Projection(self.output, symbols.size)),
         }
+
+    @property
+    def gaussian_heads(self) -> Tuple[nn.Linear, ...]:
+        return self.prior.output, self.posterior.output
 
     def encode(self, net_input: NetInput) -> ContinuousEncoded:
         source, is_source = right_padded(net_input["src_tokens"], self.symbols.pad)

@@ -73,6 +73,7 @@ class MaskPredictModel(base.DecodingModel):
     """Shapes as in ``methods.contract``; lengths count ``</s>``, which is masked and predicted like any token."""
 
     criterions = ("token_length",)
+    freezable = ()  # the encoder reads a LENGTH token
     decode_options = MaskPredictOptions
 
     def __init__(self, cfg: MaskPredictConfig, symbols: Symbols, source_size: int) -> None:
@@ -214,7 +215,7 @@ PRENORM = {"initialization": "xavier", "positions": "sinusoidal", "normalize_bef
 base.register_presets(
     "mask_predict",
     tiny={"dropout": 0.0},
-    small={"dropout": 0.1, **PRENORM},
+    small={"dropout": 0.1, "activation_fn": "relu", **PRENORM},  # as the teachers of the small corpora
     iwslt16_de_en={"dropout": 0.1, **PRENORM},
     iwslt14_de_en={"dropout": 0.3, **PRENORM},
     wmt14_en_de={"dropout": 0.3},

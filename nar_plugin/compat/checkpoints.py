@@ -13,6 +13,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping
 import numpy as np
 import torch
 from fairseq import checkpoint_utils
+from fairseq.models.transformer import TransformerModelBase
 from omegaconf import OmegaConf
 
 from ..methods.contract import UsageError
@@ -93,6 +94,25 @@ def load_model(path: str, task: Any) -> torch.nn.Module:
     """
     ensemble, _ = checkpoint_utils.load_model_ensemble([path], task=task)
     return ensemble[0].eval().requires_grad_(False)
+
+
+def load_transformer(path: str, task: Any) -> TransformerModelBase:
+    """As ``load_model``, of a transformer of fairseq's own. Raises UsageError where it is none."""
+    try:
+        model = load_model(path, task)
+    except UsageError:
+        raise
+    except Exception as error:  # the host builds whatever the file names, with a task that it may not be made for
+        raise UsageError(f"{path} holds no transformer of fairseq's: {_one_line(error)}") from None
+    if not isinstance(model, TransformerModelBase):
+        raise UsageError(f"{path} holds no transformer of fairseq's: its model is a {type(model).__name__}")
+    return model
+
+
+def is_resumed(save_dir: str, restore_file: str) -> bool:
+    """Whether a training with these options of the host's finds a checkpoint to go on from."""
+    is_last = restore_file == "checkpoint_last.pt"
+    return os.path.exists(os.path.join(save_dir, restore_file) if is_last else restore_file)
 
 
 def model_options(state: Dict[str, Any], path: str) -> str:

@@ -160,6 +160,10 @@ def check(cfg: Any, program: str) -> None:
             "--num-shards, --shard-id: no effect in this release of fairseq; fairseq-generate takes the sentences of a "
             "shard with --distributed-world-size N --distributed-rank R"
         )
+    begins = [name for name in ("warm_start", "warm_start_parts") if getattr(cfg.task, name, None)]
+    if begins and program not in ("train", "hydra_train"):
+        flags = ", ".join("--" + name.replace("_", "-") for name in begins)
+        raise UsageError(f"{flags}: how a training begins; leave it out of {program}, a checkpoint stands alone")
     if program in ("train", "hydra_train", "validate"):
         if cfg.dataset.max_tokens is None and cfg.dataset.batch_size is None:
             raise UsageError("how large is a batch? --max-tokens, or --batch-size")

@@ -368,14 +368,17 @@ INITIALIZATIONS = {"bert": bert_init, "xavier": xavier_init}
 
 
 class Sinusoids(nn.Module):
-    """Fixed position embeddings: sines, then cosines, of wavelengths 2π to 10000 · 2π. ``weight``: (width, dim)."""
+    """Fixed position embeddings: sines, then cosines, of wavelengths 2π to 10000 · 2π. ``weight``: (width, dim).
+
+    ``first``: the number of the first position; fairseq's transformers begin behind the padding index.
+    """
 
     weight: Tensor
 
-    def __init__(self, width: int, dim: int) -> None:
+    def __init__(self, width: int, dim: int, first: int = 0) -> None:
         super().__init__()
         rates = torch.exp(torch.arange(dim // 2) * (-math.log(10000.0) / max(1, dim // 2 - 1)))
-        angles = torch.arange(width)[:, None] * rates
+        angles = torch.arange(first, first + width)[:, None] * rates
         waves = torch.cat([angles.sin(), angles.cos()], 1)
         self.register_buffer("weight", F.pad(waves, (0, dim - waves.size(1))), persistent=False)
 

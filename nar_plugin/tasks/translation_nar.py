@@ -68,6 +68,16 @@ class TranslationNarConfig(TranslationConfig):
         default=False,
         metadata={"help": "use a checkpoint with other dictionaries, or another direction, than it was trained with"},
     )
+    warm_start: Optional[str] = field(
+        default=None,
+        metadata={"help": "begin the training with the weights of this checkpoint of fairseq's transformer that fit"},
+    )
+    warm_start_parts: str = field(
+        default="", metadata={"help": "what of it --warm-start takes (default: embeddings,encoder,decoder)"}
+    )
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     seed: int = II("common.seed")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
     disable_validation: bool = II("dataset.disable_validation")
@@ -161,7 +171,33 @@ class TranslationNarTask(TranslationTask):
             model.load_base(base)
         if factory.is_decoding_model(model):
             self.criterions, self.inputs = tuple(model.criterions), tuple(model.inputs)
+        is_frozen = getattr(model, "is_encoder_frozen", False)
+        if not from_checkpoint and (self.cfg.warm_start or self.cfg.warm_start_parts or is_frozen):
+            self._warm_start(model, self.cfg.warm_start)
         return model
+
+    def _warm_start(self, model: Any, path: Optional[str]) -> None:
+        """``--warm-start``, where a training begins: one that goes on has its own weights, and needs no teacher.
+
+        Raises UsageError where the checkpoint cannot be read, is of another text, or has nothing for this model.
+        """
+        if not hasattr(model, "warm_start"):
+            raise UsageError(f"--warm-start: --arch {self.architecture} takes nothing from a teacher")
+        if compat.is_resumed(self.cfg.save_dir, self.cfg.restore_file):
+            return
+        if path and self.cfg.finetune_from_model:
+            raise UsageError("--warm-start and --finetune-from-model both say what to begin with: leave one out")
+        if path:
+            parts = [part for part in self.cfg.warm_start_parts.split(",") if part]
+            try:
+                teacher = compat.load_transformer(path, self)
+            except UsageError as error:
+                raise UsageError(f"--warm-start: {error}") from None
+            logger.info(f"--warm-start {path}: {model.warm_start(teacher, parts)}")
+        elif self.cfg.warm_start_parts:
+            raise UsageError("--warm-start-parts needs --warm-start, which names the checkpoint")
+        elif not self.cfg.finetune_from_model:
+            raise UsageError("--freeze encoder needs --warm-start: what is not trained comes from a teacher")
 
     @property
     def bleu_tokenizer(self) -> str:

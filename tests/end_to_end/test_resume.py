@@ -1,8 +1,10 @@
 """A training that was killed goes on as if it never had been."""
 
+import shutil
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
+import pytest
 import torch
 
 from tests.conftest import ADAM, LIMITS, STUDENT
@@ -26,7 +28,11 @@ TranslationNarTask.train_step = mortal
 """
 # dropout, and more than two epochs of 23 updates: the random state, the order of the batches, the place in the
 # epoch and the epoch that the noise is drawn for must all come back
-OPTIONS = (*STUDENT, *LIMITS, *ADAM, "--dropout", 0.1, "--label-smoothing", 0.1, "--max-tokens", 500)
+OPTIONS = (*LIMITS, *ADAM, "--dropout", 0.1, "--label-smoothing", 0.1, "--max-tokens", 500)
+FROZEN = ("--arch", "latent_transformer_tiny", "--criterion", "elbo_length", "--post-norm", "--freeze", "encoder")
+STARTS: Dict[str, Tuple[Tuple[Any, ...], bool]] = {"cold": (STUDENT, False), "warm": (STUDENT, True)}
+STARTS["frozen"] = FROZEN, True
+"""Which model, and whether it starts from the teacher."""
 OFTEN = ("--save-interval-updates", 10, "--log-format", "json", "--log-interval", 1, "--validate-interval-updates", 10)
 
 
@@ -39,14 +45,22 @@ def final(folder: Path) -> Dict[str, Any]:
     return torch.load(folder / "checkpoint_last.pt", weights_only=True)
 
 
-def test_a_killed_training_resumed_by_the_same_command_is_the_unbroken_one(data: Path, tmp_path: Path) -> None:
-    command = ("fairseq-train", data, *TASK, *OPTIONS, *OFTEN, "--max-update", UPDATES, "--save-dir")
+@pytest.mark.parametrize("start", STARTS)
+def test_a_killed_training_resumed_by_the_same_command_is_the_unbroken_one(
+    start: str, data: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """Also of a student that started from a teacher, which is gone when the training goes on."""
+    student, is_warm = STARTS[start]
+    copy = Path(shutil.copy(teacher, tmp_path / "teacher.pt"))
+    warm = ("--warm-start", copy) if is_warm else ()
+    command = ("fairseq-train", data, *TASK, *student, *OPTIONS, *warm, *OFTEN, "--max-update", UPDATES, "--save-dir")
     unbroken = losses(logged(succeed(*command, tmp_path / "unbroken")))
     assert sorted(unbroken) == list(range(1, UPDATES + 1))
 
     mortal = (*command, tmp_path / "killed", *spy(tmp_path, DIES_ONCE))
     killed = program(*mortal)
     assert killed.code == -9
+    copy.unlink()
     before = losses(logged(killed))
     assert KILLED_AFTER - 1 <= max(before) <= KILLED_AFTER
     after = losses(logged(succeed(*mortal)))

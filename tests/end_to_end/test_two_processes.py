@@ -145,15 +145,24 @@ OPTIONS = {
         {"length_head": "linear", "share_decoders": True},
         {"share_all_embeddings": True, "exact_mixture": True},
         {"train_refinements": 1, "attend_top": True},
+        {"freeze": "encoder", "share_all_embeddings": True},
     ],
-    "lanmt_continuous": [{}, {"share_all_embeddings": True}, {"share_all_embeddings": True, "untie_output": True}],
+    "lanmt_continuous": [
+        {},
+        {"freeze": "encoder"},
+        {"share_all_embeddings": True},
+        {"share_all_embeddings": True, "untie_output": True},
+    ],
     "lanmt_refiner": [
         {"refiner": "score"},
         {"refiner": "energy"},
         {"rollout_start": 0},
         {"refiner": "energy", "rollout_start": 0},
     ],
-    "latent_transformer": [{}, {"share_all_embeddings": True}, {"length_kernel": "prefix"}, {"post_norm": True}],
+    "latent_transformer": [
+        *({}, {"share_all_embeddings": True}, {"length_kernel": "prefix"}, {"post_norm": True}),
+        {"freeze": "encoder"},
+    ],
     "mask_predict": [{}, {"share_all_embeddings": True}, {"release_compat": True}, {"mask_span": True}],
 }
 

@@ -100,8 +100,14 @@ def test_options_that_are_flags_of_fairseqs_own_are_silent_as_fairseq_is() -> No
     assert not {name for name, about in abouts.items() if not about.host_flag} & set(host)
 
 
-OF_TRAINING_AND_TEXT = {"cpu_autocast", "eval_bleu_tokenize", "allow_other_dictionary"}
-OF_THE_HOST = {"seed", "best_checkpoint_metric", "disable_validation", "valid_subsets"}
+OF_TRAINING_AND_TEXT = {
+    *("cpu_autocast", "eval_bleu_tokenize", "allow_other_dictionary"),
+    *("warm_start", "warm_start_parts"),
+}
+OF_THE_HOST = {
+    *("seed", "best_checkpoint_metric", "disable_validation", "valid_subsets"),
+    *("save_dir", "restore_file", "finetune_from_model"),
+}
 """Values of fairseq's other groups that the task reads."""
 
 

@@ -215,6 +215,11 @@ def test_sinusoids_are_those_of_the_formula_and_no_parameter() -> None:
     assert transformer.Sinusoids(3, 5).weight[:, 4].eq(0).all(), "an odd width ends in a zero column"
 
 
+def test_sinusoids_may_begin_at_a_later_position() -> None:
+    """As fairseq's do, whose first position is the one behind the padding index."""
+    assert transformer.Sinusoids(5, 6, first=2).weight.equal(transformer.Sinusoids(7, 6).weight[2:])
+
+
 def test_glorots_initialisation_keeps_the_size_of_a_signal_at_any_width() -> None:
     torch.manual_seed(0)
     for width in (64, 512):

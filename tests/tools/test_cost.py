@@ -21,6 +21,7 @@ MODELS = {
     "transformer_tiny": "--criterion label_smoothed_cross_entropy",
     "mask_predict_tiny": "--criterion token_length",
     "iterative_refinement_tiny": "--criterion token_length",
+    "latent_transformer_tiny": "--criterion elbo_length",
 }
 
 
@@ -60,6 +61,13 @@ def test_the_operations_of_mask_predict_are_those_of_its_products() -> None:
 @pytest.mark.parametrize("flags", [("--distributed-world-size", "3"), ("--distributed-world-size=3",)])
 def test_every_process_has_tokens_of_its_own(flags: Tuple[str, ...]) -> None:
     assert row("mask_predict_tiny", *flags)["update"] == 3 * 400
+
+
+def test_a_teacher_to_start_from_need_not_be_there() -> None:
+    """It costs nothing; a frozen encoder saves its backward pass."""
+    start = ("--warm-start", "/nonexistent/teacher.pt", "--warm-start-parts", "encoder,embeddings")
+    cold, warm, frozen = (row("latent_transformer_tiny", *more) for more in ((), start, (*start, "--freeze encoder")))
+    assert warm["tflop"] == cold["tflop"] > frozen["tflop"]
 
 
 def test_commands_are_found_among_other_lines() -> None:

@@ -53,6 +53,9 @@ def built(flags: Sequence[str], types: int) -> Tuple[Any, Any, torch.nn.Module, 
     plugin = str(Path(nar_plugin.__file__).parent)  # commands name it as they are started, not as we are
     kept = [plugin if Path(flag).name == "nar_plugin" else flag for flag in flags if flag != "--eval-bleu"]
     cfg = configuration(kept)
+    # what a training begins with costs nothing, and need not be there
+    cfg.task.finetune_from_model = cfg.task.warm_start
+    cfg.task.warm_start, cfg.task.warm_start_parts = None, ""
     words = dictionary(types)
     task = TranslationNarTask(cfg.task, words, words)
     return cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
