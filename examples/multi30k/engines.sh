@@ -89,17 +89,18 @@ clock_forced() {
   run nar benchmark "$ENGINES_AT/LENGTH/bin" --source-lang "$SOURCE" --target-lang "$TARGET" --output "$RESULTS/results/$1.json" \
     ${ALLOW_NOISE:+--allow-noise} "${ROWS[@]}" "${@:2}"
 }
-# clock_families TABLE SIZE "AUTOREGRESSIVE LAYERS..." LAYERS FLAGS...: every method under every engine; FLAGS at 25 tokens
+# clock_families TABLE SIZE "AUTOREGRESSIVE LAYERS..." LAYERS "ENGINES..." FLAGS...: every method; FLAGS at 25 tokens
 clock_families() {
-  local engine method layers ROWS=()
+  local engine method layers engines ROWS=()
   sized "$2"
   read -ra layers <<<"$3"
+  read -ra engines <<<"$5"
   greedy_rows "$2" '' '' "${layers[@]}"
   for method in "${PASSES_OF[@]}"; do
-    for engine in eager int8 compiled; do pass_row "$2" '' '' "$method" "$4" "$engine"; done
+    for engine in "${engines[@]}"; do pass_row "$2" '' '' "$method" "$4" "$engine"; done
   done
   run rm -f "$RESULTS/results/$1.json"
-  clock_forced "$1" --competitor "ct2-${layers[0]}-int8" --forced-length 25 "${@:5}"
+  clock_forced "$1" --competitor "ct2-${layers[0]}-int8" --forced-length 25 "${@:6}"
   clock_forced "$1" --competitor "ct2-${layers[0]}-int8" --forced-length 60 200 --sentences 6
 }
 # clock_shortlists TABLE: 100 words drawn by chance for each source word, on either side; at batch 1, and in batches
@@ -119,15 +120,14 @@ clock_shortlists() {
 }
 # clock_widths TABLE WIDTH...: one pass and CTranslate2 by the width of the model, on one thread and on two
 clock_widths() {
-  local width threads
+  local width threads engine
   run rm -f "$RESULTS/results/$1.json"
   for width in "${@:2}"; do
     for threads in 1 2; do
       local ROWS=()
       sized "$width"
       greedy_rows "$width" '' "-w$width-${threads}t" 6-6
-      pass_row "$width" '' "-w$width-${threads}t" mask_predict 6-6 eager
-      pass_row "$width" '' "-w$width-${threads}t" mask_predict 6-6 int8
+      for engine in eager int8 compiled; do pass_row "$width" '' "-w$width-${threads}t" mask_predict 6-6 "$engine"; done
       clock_forced "$1" --competitor "ct2-6-6-int8-w$width-${threads}t" --forced-length 25 --threads "$threads"
     done
   done
@@ -160,12 +160,12 @@ do_speed() {
   MADE=()
   untrained_models small ar 4-4 12-1
   for method in "${PASSES_OF[@]}"; do untrained_models small "$method" 4-4; done
-  clock_by speed.small clock_families small "4-4 12-1" 4-4 --sentences 64 --batch-sizes 1 64
+  clock_by speed.small clock_families small "4-4 12-1" 4-4 "eager int8 compiled" --sentences 64 --batch-sizes 1 64
   sized base
   MADE=()
   untrained_models base ar 12-1 6-1 6-6
   for method in "${PASSES_OF[@]}"; do untrained_models base "$method" 6-6 6-1; done
-  for n in 6-6 6-1; do clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" --sentences 12; done
+  for n in 6-6 6-1; do clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" "eager int8" --sentences 12; done
   if [[ " ${PASSES_OF[*]} " != *" mask_predict "* ]]; then return; fi
   clock_by speed.shortlists clock_shortlists
   MADE=()
