@@ -46,7 +46,7 @@ from .engines import (
     layers_of,
     seconds_of_compiling,
 )
-from .flags import decode_flags, registered_model
+from .flags import decode_flags, registered_model, with_new_options
 from .programs import end_like_cat, is_decoder
 from .streams import tolerate_bad_text
 from .texts import STATE as TEXT
@@ -79,6 +79,7 @@ __all__ = [
     "text_of",
     "tolerate_bad_text",
     "why_not_written",
+    "with_new_options",
 ]
 
 

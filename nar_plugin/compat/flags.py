@@ -33,6 +33,20 @@ def registered_model(arch: str) -> Any:
     return models.ARCH_MODEL_REGISTRY.get(arch)
 
 
+def with_new_options(cfg: Any) -> Any:
+    """The options of a model of ours, with the defaults of those that there were not when its checkpoint was saved: the
+    host knows none for a model that goes by the name of a preset.
+    """
+    name = str(cfg.get("_name")) if OmegaConf.is_config(cfg) else ""
+    if hasattr(registered_model(name), "decode_options"):
+        kind = models.MODEL_DATACLASS_REGISTRY[models.ARCH_MODEL_NAME_REGISTRY.get(name, name)]
+        with open_dict(cfg):
+            for option in fields(kind):
+                if option.name not in cfg.keys():  # the mapping itself would resolve what it holds
+                    cfg[option.name] = option.default
+    return cfg
+
+
 def preset_before_defaults(merge: Callable[..., Any]) -> Callable[..., Any]:
     """What a configuration leaves out of a model of ours is the preset's first, then the dataclass's."""
 

@@ -157,6 +157,7 @@ class TranslationNarTask(TranslationTask):
         self.text.check(compat.text_of(state), compat.last_read(), self.cfg.allow_other_dictionary)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> torch.nn.Module:
+        cfg = compat.with_new_options(cfg)
         if self.architecture is not None:
             # a second model, a teacher or a base: the host would make its generator that of the validation
             return FairseqTask.build_model(self, cfg, from_checkpoint)

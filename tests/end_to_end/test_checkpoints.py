@@ -49,6 +49,18 @@ def test_a_checkpoint_read_and_written_again_decodes_the_same(data: Path, studen
     assert len(results[0]) == 120 and results[0] == results[1]
 
 
+@pytest.mark.parametrize("name", ["student", "teacher"])
+def test_a_checkpoint_that_was_saved_before_an_option_came_has_its_default(
+    name: str, data: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    state = compat.load_checkpoint(str(request.getfixturevalue(name)))
+    options = state["cfg"]["model"] if name == "student" else vars(state["cfg"]["model"])
+    for option in ("freeze", "gradient_checkpointing"):  # one of ours, and one that the file may never have had
+        options.pop(option, None)
+    torch.save(state, tmp_path / "old.pt")
+    assert succeed("fairseq-generate", data, *TASK, "--path", tmp_path / "old.pt").stdout.count("\nH-") == 60
+
+
 def test_a_checkpoint_of_this_plugin_is_safe_to_load_without_the_plugin(student: Path) -> None:
     """Options are plain values: no Namespace, no class of the plugin stands in the file."""
     state = torch.load(student, weights_only=True)

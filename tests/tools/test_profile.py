@@ -38,10 +38,10 @@ def test_times_are_of_one_decode_and_the_dearest_come_first() -> None:
 
 def test_the_table_sums_up_to_the_whole() -> None:
     found = [Operator("aten::mm", 4.0, 2), Operator("aten::mul", 2.0, 6), Operator("aten::bmm", 1.0, 1)]
-    *rows, whole, floor = operators.lines(Profile(6.0, 10.0, found), most=1)[1:]
+    *rows, whole, floor = operators.lines(Profile(6.0, 5.5, 10.0, found), most=1)[1:]
     assert [row.split()[-2:] for row in rows] == [["4.000", "40.0%"], ["3.000", "30.0%"], ["3.000", "30.0%"]]
     assert rows[1].startswith("2 other operators ") and rows[2].startswith("between operators (Python) ")
-    assert whole == "all sentences: 6.000 ms, under the profiler 10.000 ms"
+    assert whole == "all sentences: 6.000 ms, of it the forward passes alone 5.500 ms; under the profiler 10.000 ms"
     assert floor.startswith("products of matrices alone: 5.000 ms")
 
 
@@ -55,8 +55,13 @@ def test_a_decode_is_profiled_under_its_engine(engine: str, product: str, data: 
     assert found.code == 0, found.stderr
     table = {line.split()[0]: line.split() for line in found.stdout.splitlines()}
     assert int(table[product][1]) >= 2 * 10, "two batches, each of two passes through several layers"
-    floor, profiled = (float(re.findall(r"([\d.]+) ms", found.stdout)[i]) for i in (2, 1))
-    assert 0 < floor < profiled
+    whole, passes, profiled, floor = map(float, re.findall(r"([\d.]+) ms", found.stdout))
+    assert 0 < floor < profiled and 0 < passes < 2 * whole
+
+
+def test_a_decode_by_fairseqs_own_search_has_no_passes_of_ours(data: Path, teacher: Path, nar: Nar) -> None:
+    found = nar("profile", data, *TASK, "--cpu", "--beam", 1, "--path", teacher, "--sentences", 2, "--repeats", 1)
+    assert found.code == 0 and "all sentences: " in found.stdout and "passes" not in found.stdout
 
 
 def test_what_cannot_be_profiled_is_said_in_one_line(data: Path, student: Path, tmp_path: Path, nar: Nar) -> None:

@@ -1,7 +1,8 @@
 """Where the time of a decode goes, operator by operator, as torch's profiler sees it."""
 
+import statistics
 from dataclasses import dataclass
-from typing import Any, List, Sequence
+from typing import Any, List, Optional, Sequence
 
 from ..errors import ToolError
 from .clock import batches_of
@@ -28,10 +29,11 @@ class Operator:
 
 @dataclass(frozen=True)
 class Profile:
-    """Of the sentences in batches: ``ms`` of a decode without the profiler, of it with the profiler, and operators from
-    the dearest on. What is in no operator is Python's."""
+    """Of the sentences in batches: ``ms`` of a decode without the profiler, of its forward passes alone (None if not
+    known), of it with the profiler, and operators from the dearest on. What is in no operator is Python's."""
 
     ms: float
+    bare_ms: Optional[float]
     profiled_ms: float
     operators: List[Operator]
 
@@ -56,10 +58,14 @@ class Profiled(Timed):
             raise ToolError("profiles are of a CPU: add --cpu")
         batches = batches_of(range(min(sentences, len(self.dataset))), self.source_lengths(), size)
         samples = [self.batch_of(batch) for batch in batches]
-        plain = min(self.seconds(batches) for _ in range(repeats))
+        plain, bare = [], []
+        for _ in range(repeats):
+            plain.append(1000 * self.seconds(batches))
+            bare.append(sum(self.bare_ms(sample) or 0.0 for sample in samples))
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             wall = sum(self.clocked(self.step, sample) for _ in range(repeats) for sample in samples)
-        return Profile(1000 * plain, wall / repeats, operators(seen.key_averages(), repeats))
+        passes = statistics.median(bare) if self.is_ours else None
+        return Profile(statistics.median(plain), passes, wall / repeats, operators(seen.key_averages(), repeats))
 
 
 def operators(events: Sequence[Any], repeats: int) -> List[Operator]:
@@ -77,8 +83,9 @@ def lines(found: Profile, most: int) -> List[str]:
     rows.append(("between operators (Python)", 0, found.profiled_ms - inside))
     table = [f"{'operator':60}  {'calls':>7}  {'ms':>8}  {'share':>6}"]
     table += [f"{name:60}  {calls:7.0f}  {ms:8.3f}  {ms / found.profiled_ms:6.1%}" for name, calls, ms in rows]
+    passes = "" if found.bare_ms is None else f", of it the forward passes alone {found.bare_ms:.3f} ms"
     return [
         *table,
-        f"all sentences: {found.ms:.3f} ms, under the profiler {found.profiled_ms:.3f} ms",
+        f"all sentences: {found.ms:.3f} ms{passes}; under the profiler {found.profiled_ms:.3f} ms",
         f"products of matrices alone: {found.floor:.3f} ms, the floor of these networks in torch",
     ]
