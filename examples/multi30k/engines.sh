@@ -160,7 +160,7 @@ do_speed() {
   MADE=()
   untrained_models small ar 4-4 12-1
   for method in "${PASSES_OF[@]}"; do untrained_models small "$method" 4-4; done
-  clock_by speed.small clock_families small "4-4 12-1" 4-4 "eager int8 compiled" --sentences 64 --batch-sizes 1 64
+  clock_by speed.small clock_families small "4-4 12-1" 4-4 "eager int8 compiled" --sentences 64 --repeats 2 --batch-sizes 1 64
   sized base
   MADE=()
   untrained_models base ar 12-1 6-1 6-6

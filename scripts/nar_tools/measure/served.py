@@ -1,5 +1,6 @@
 """The child's side of a benchmark: a process that loads one system and answers the parent's calls."""
 
+import os
 from contextlib import suppress
 from typing import Any, List, Sequence
 
@@ -17,6 +18,7 @@ def system_of(argv: Sequence[str], engine: str) -> Timed:
 
 def serve(pipe: Any, argv: List[str], engine: str, threads: int) -> None:
     """Loads a system, then answers (method, arguments) by (True, result) until the pipe closes; a failure ends it."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # by children that are waited for, so that their time is known
     import torch
 
     torch.set_num_threads(threads)
