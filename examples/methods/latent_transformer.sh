@@ -11,7 +11,7 @@ case $CORPUS in
   multi30k)
     lasts 1024 12000
     fixed=(--stop-rule none) gaussian+=(--dropout 0.1 "${AUTOCAST[@]}")
-    FLAGS=("${WARM[@]}" "${gaussian[@]}" --lr 2e-3 --budget-anneal-start 6000 --budget-anneal-end 12000)
+    FLAGS=("${WARM[@]}" "${gaussian[@]}" --lr 2e-3 "${FALLING[@]}" "$UPDATES" --budget-anneal-start 6000 --budget-anneal-end 12000)
     FINETUNE=("${gaussian[@]}" --budget 0 --lr-scheduler fixed --warmup-updates 0 --lr 1e-4 --max-epoch 1)
     ;;
   *)

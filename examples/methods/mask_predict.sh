@@ -18,8 +18,10 @@ case $CORPUS in
     ;;
   multi30k)
     DATASETS=(raw distilled)
-    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 --max-epoch 50 --eval-bleu-args '{"iter_decode_max_iter": 3}')
-    if [[ $DATA == raw ]]; then FLAGS+=(--max-epoch 25); fi # from there on it overfits
+    epochs=40
+    if [[ $DATA == raw ]]; then epochs=20; fi # from there on it overfits
+    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" $((500 * epochs)) --max-epoch "$epochs"
+      --eval-bleu-args '{"iter_decode_max_iter": 3}')
     for passes in 1 2 4 10; do
       way "t$passes-l1" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 1
       way "t$passes" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 2

@@ -153,7 +153,7 @@ do_speed() {
     sized "$size"
     for n in 25 60 200; do
       step "speed-$size-$n" from "$WORDS_AT/dict.$TARGET.txt" to "$ENGINES_AT/$n/bin/test.$PAIR.$TARGET.bin" -- \
-        join "$n" "$ENGINES_AT/$n" "$WORDS_AT/dict.$TARGET.txt" --lines 128
+        join "$n" "$ENGINES_AT/$n" "$WORDS_AT/dict.$TARGET.txt" --lines "$((n == 25 ? 128 : 12))"
     done
   done
   sized small

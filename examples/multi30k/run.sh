@@ -18,6 +18,8 @@ STEPS=(download prepare teacher distil students overfit lengths base engines spe
 # Batches are small: on one core an update costs what its tokens cost, and many updates teach more than large ones.
 COMMON=(--adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr-scheduler inverse_sqrt --warmup-updates 1000 --keep-last-epochs 10
   --batch-size-valid 64 "${VALIDATED[@]}")
+# Students that begin as their teacher learn by a rate that falls in a line, to nothing at the end; the number follows.
+FALLING=(--lr-scheduler polynomial_decay --warmup-updates 300 --total-num-update)
 OWN+=(--label-smoothing 0.1) LASTS=(1024) AVERAGE=(--last 5) DISTIL=(--max-tokens 4000)
 BASE_TRANSFORMER=(--arch transformer --criterion label_smoothed_cross_entropy --encoder-embed-dim 512 --decoder-embed-dim 512
   --encoder-ffn-embed-dim 2048 --decoder-ffn-embed-dim 2048 --encoder-attention-heads 8 --decoder-attention-heads 8)
