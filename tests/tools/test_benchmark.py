@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -200,6 +202,14 @@ def test_few_sentences_are_warmed_up_as_long_as_many(monkeypatch: pytest.MonkeyP
     (warm_up,), (timed,), nothing = asked
     assert len(warm_up) == clock.WARM_UP and set(warm_up) == set(timed) and len(timed) == 2 and not nothing
     assert (rows[0]["timed_sentences"], rows[0]["throughput"], rows[0]["compile_s"]) == (2, None, 4.5)
+
+
+def test_the_time_of_a_compiler_is_that_of_the_system_that_called_it() -> None:
+    """A compiled system would else make the machine look busy."""
+    system = timed.Timed.__new__(timed.Timed)
+    before = system.cpu_seconds()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    assert system.cpu_seconds() - before >= 0.5
 
 
 def test_systems_that_decode_other_sentences_are_refused(tmp_path: Path) -> None:
