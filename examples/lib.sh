@@ -34,8 +34,8 @@ run_to() { if [[ -n ${DRY_RUN:-} ]]; then echo "$(words "${@:2}") > $(words "$1"
 
 # step NAME [from INPUT...] to OUTPUT... -- COMMAND...
 # Runs COMMAND unless the stamp of NAME says that the same commands made these OUTPUTs from these INPUTs and that they are
-# whole: outputs still have their size, inputs were not made anew. The commands are what a dry run prints on one CPU: other
-# GPUs, processes or machines do not make another step.
+# whole: outputs still have their size, inputs were not made anew. The commands are what a dry run prints on one CPU that
+# has bfloat16: other GPUs, processors, processes or machines do not make another step.
 step() {
   local name=$1 list=outputs inputs=() outputs=() input
   shift
@@ -81,7 +81,7 @@ _seal() {
   stat -c 'to %n %s' "${outputs[@]}" 2>/dev/null || ((${#outputs[@]} == 0)) || echo "an output is missing at $RANDOM"
 }
 commands() (
-  local DRY_RUN=1 GPUS=0 MACHINES=1 MACHINE=0 JOBS=1 MAX_TOKENS=8192
+  local DRY_RUN=1 GPUS=0 BFLOAT16=1 MACHINES=1 MACHINE=0 JOBS=1 MAX_TOKENS=8192
   if declare -F devices >/dev/null; then devices; fi
   "$@"
 )

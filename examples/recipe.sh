@@ -21,7 +21,8 @@ read -ra METHODS <<<"${METHODS:-all}"
 AT_ONCE=${AT_ONCE:-$((GPUS > 0 ? 1 : 2))} # trainings
 
 # What of a command depends on the devices: $DEVICE of any program, $FLOAT of trainings, $HALF of distillation (fairseq-generate
-# knows no bfloat16), $AUTOCAST of those trainings that gain by bfloat16 on a CPU.
+# knows no bfloat16), $AUTOCAST of those trainings that gain by bfloat16, on a CPU that multiplies it itself.
+BFLOAT16=$(grep -woEm1 'avx512_bf16|amx_bf16|bf16' /proc/cpuinfo 2>/dev/null || true)
 devices() {
   DEVICE=(--cpu) FLOAT=() HALF=() AUTOCAST=(--cpu-autocast)
   case ${PRECISION:=fp16} in
@@ -29,7 +30,8 @@ devices() {
     fp32) ;;
     *) fail "PRECISION is fp16, bf16 or fp32, not $PRECISION" ;;
   esac
-  if ((GPUS > 0)); then DEVICE=() AUTOCAST=(); fi
+  if [[ $GPUS != 0 || -z $BFLOAT16 ]]; then AUTOCAST=(); fi
+  if ((GPUS > 0)); then DEVICE=(); fi
   DECODE=(--user-dir "$PLUGIN" --task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET")
 }
 devices
@@ -120,7 +122,7 @@ do_prepare() {
 use() {
   METHOD=$1 VARIANT=${2:-} DATA=${3:-distilled} SEEDED=${4:-}
   ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED=''
-  DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=()
+  DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=("${STORED[@]}")
   lasts "${LASTS[@]}"
   WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD WARM=()
   if ((WARM_START)); then WARM=(--warm-start "$MODELS/teacher.pt"); fi
@@ -213,13 +215,16 @@ fit() {
   fi
   train_on "$(binaries)" "$NAME" "${flags[@]}"
 }
+# A model that comes with its recipe is not trained: released NAME says whether it does, take_released NAME puts it into $MODELS.
+released() { false; }
 # add_training {first | after}: to $TRAININGS, if the model stands on no other, or if it does
 add_training() {
-  local teacher=''
+  local teacher='' made=(fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")
+  if released "$NAME"; then made=(take_released "$NAME"); fi
   if [[ " ${FLAGS[*]} " == *" --warm-start "* ]]; then teacher=$MODELS/teacher.pt; fi
   if [[ ${AFTER:+after} == "$1" || -z $AFTER && $1 == first ]]; then
     TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" ${AFTER:+"$MODELS/$AFTER-$DATA.pt"} ${teacher:+"$teacher"} \
-      to "$MODELS/$NAME.pt" -- fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")")
+      to "$MODELS/$NAME.pt" -- "${made[@]}")")
   fi
 }
 # students METHOD...: the trainings of all of them
@@ -294,16 +299,23 @@ do_score() {
     --output "$OUT/scores.json"
 }
 
-# add_rows WAY...: to $ROWS, those ways of the model in use
+# add_rows WAY...: to $ROWS, those ways of the model in use, by each of $ENGINES
 add_rows() {
-  local way words
+  local way words engine
   for way; do
     read -ra words <<<"$way"
-    ROWS+=(--system "$(id_of "${words[0]}")" "$(words --train "$DATA" --curve "$MODELS/$NAME.curve.json" --baseline "$BASELINE" \
-      --path "$(model_of "$way")" "${DECODE[@]}" "${words[@]:1}")")
+    for engine in "${ENGINES[@]:-}"; do
+      ROWS+=(--system "$(id_of "${words[0]}")${engine:+-$engine}" "$(words --train "$DATA" --curve "$MODELS/$NAME.curve.json" \
+        --baseline "$BASELINE" --path "$(model_of "$way")" "${DECODE[@]}" ${engine:+--engine "$engine"} "${words[@]:1}")")
+    done
   done
 }
-add_plain() { if [[ -z $SEEDED ]]; then add_rows "${WAYS[@]}"; fi; }
+# Of those on distilled data by every engine of a CPU, unless they take gradients
+add_plain() {
+  local ENGINES=('')
+  if ((GPUS == 0)) && [[ $DATA == distilled && $VARIANT != energy ]]; then ENGINES+=(int8 compiled ${BFLOAT16:+bf16}); fi
+  if [[ -z $SEEDED ]]; then add_rows "${WAYS[@]}"; fi
+}
 add_model() { if [[ -z $SEEDED || $1 == all ]]; then NEEDED+=("$MODELS/$NAME.pt"); fi; }
 
 # clock METHOD TABLE COMMAND: rows with scores, which COMMAND adds, beside the teacher's of the same run, in results/TABLE.json
@@ -376,5 +388,5 @@ VALIDATED=(--eval-bleu --eval-bleu-remove-bpe --eval-bleu-detok moses --best-che
   --maximize-best-checkpoint-metric)
 COMMON=("${VALIDATED[@]}" --no-epoch-checkpoints --save-interval-updates 2000 --validate-interval-updates 2000
   --keep-interval-updates 1)
-OWN=(--share-all-embeddings) AVERAGE=() DISTIL=() LASTS=(25000) SCORE=("${SCORE[@]}") CLOCK=() STEPS=(download prepare teacher distil students decode score)
+OWN=(--share-all-embeddings) AVERAGE=() STORED=() DISTIL=() LASTS=(25000) SCORE=("${SCORE[@]}") CLOCK=() STEPS=(download prepare teacher distil students decode score)
 if [[ -n $SEPARATE ]]; then OWN=(); fi

@@ -1,7 +1,7 @@
 # Twelve encoder layers and one decoder layer, autoregressive, on distilled data: what a parallel decoder has to beat (Kasai,
 # Pappas, Peng, Cross & Smith 2021). All else is its teacher's, on Multi30k a shorter training.
 source "${BASH_SOURCE[0]%/*}/teacher.sh"
-DATASETS=(distilled) BASELINE=greedy WAYS=() RELEASED=() OVERFIT_WAY=(--beam 1)
+DATASETS=(distilled) BASELINE=greedy WAYS=() OVERFIT_WAY=(--beam 1)
 FLAGS+=(--encoder-layers 12 --decoder-layers 1)
 if [[ $SIZE == tiny ]]; then FLAGS+=(--encoder-layers 1); fi
 if [[ $CORPUS == multi30k ]]; then FLAGS+=(--dropout 0.1 --lr 2e-3 --max-epoch 15 --patience -1); fi

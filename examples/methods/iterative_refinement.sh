@@ -9,7 +9,8 @@ case $CORPUS in
     way adaptive --iter-decode-max-iter 9
     ;;
   multi30k)
-    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" 7500 "${AUTOCAST[@]}" --max-epoch 15 --eval-bleu-args '{"iter_decode_max_iter": 4}')
+    lasts 1024 5000
+    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" "$UPDATES" "${AUTOCAST[@]}" --eval-bleu-args '{"iter_decode_max_iter": 4}')
     for passes in 1 2 5 10; do way "k$passes" --iter-decode-max-iter $((passes - 1)) --stop-rule none; done
     # At most 20 passes: until two say the same, or until a later one of the last six has the words of the oldest (a window
     # chosen on the valid set).

@@ -9,9 +9,10 @@ case $CORPUS in
     FLAGS=("${WARM[@]}" --clip-norm 0 --budget-anneal-start 800 --budget-anneal-end 1600)
     ;;
   multi30k)
-    lasts 1024 12000
+    lasts 1024 8000
     fixed=(--stop-rule none) gaussian+=(--dropout 0.1 "${AUTOCAST[@]}")
-    FLAGS=("${WARM[@]}" "${gaussian[@]}" --lr 2e-3 "${FALLING[@]}" "$UPDATES" --budget-anneal-start 6000 --budget-anneal-end 12000)
+    FLAGS=("${WARM[@]}" "${gaussian[@]}" --lr 2e-3 "${FALLING[@]}" "$UPDATES" --budget-anneal-start $((UPDATES / 2))
+      --budget-anneal-end "$UPDATES")
     FINETUNE=("${gaussian[@]}" --budget 0 --lr-scheduler fixed --warmup-updates 0 --lr 1e-4 --max-epoch 1)
     ;;
   *)

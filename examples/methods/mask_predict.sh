@@ -18,10 +18,9 @@ case $CORPUS in
     ;;
   multi30k)
     DATASETS=(raw distilled)
-    epochs=40
-    if [[ $DATA == raw ]]; then epochs=20; fi # from there on it overfits
-    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" $((500 * epochs)) --max-epoch "$epochs"
-      --eval-bleu-args '{"iter_decode_max_iter": 3}')
+    lasts 1024 16000
+    if [[ $DATA == raw ]]; then lasts 1024 6000; fi # from there on it overfits
+    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" "$UPDATES" --eval-bleu-args '{"iter_decode_max_iter": 3}')
     for passes in 1 2 4 10; do
       way "t$passes-l1" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 1
       way "t$passes" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 2

@@ -8,7 +8,7 @@ case $CORPUS in
   quickstart) FLAGS+=("${SMALL[@]}") ;;
   multi30k)
     FLAGS+=("${SMALL[@]}" --dropout 0.3 --lr 2.5e-3 --max-epoch 37 --patience 5)
-    RELEASED=(--half --forget-paths) BASE=("${BASE_TRANSFORMER[@]}" --encoder-layers 6 --decoder-layers 6)
+    BASE=("${BASE_TRANSFORMER[@]}" --encoder-layers 6 --decoder-layers 6)
     ;;
   iwslt16_de_en) # of the size of its students (Gu et al. 2018, released code): the learning rate of Vaswani et al. with 746
     # updates of warm-up (2.2e-3 at the highest)

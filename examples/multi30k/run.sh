@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Multi30k (Elliott et al. 2016, task 1), German to English: teacher, distilled data, students, scores, times, figures.
 #   bash examples/multi30k/run.sh [STEP...]        --help names the steps
-# The teacher and what it says to the training text are taken from teacher/, unless RETRAIN=1. Another direction or text, for
+# The teacher and what it says to the training text are taken from teacher/, students from students/; RETRAIN=students trains
+# these anew, RETRAIN=1 all. Another direction or text, for
 # which the teacher is always trained: SOURCE, TARGET, TRAIN, VALID, TEST (files URL/TRAIN.SOURCE.gz and so on), URL, CHECKSUMS
 # (/dev/null where none are known), MERGES. Rows and figures go to RESULTS; the committed ones are of RESULTS=examples/multi30k.
 SOURCE=${SOURCE:-de} TARGET=${TARGET:-en} TRAIN=${TRAIN:-train} VALID=${VALID:-val} TEST=${TEST:-test_2016_flickr}
@@ -20,14 +21,15 @@ COMMON=(--adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr-scheduler inverse_sqrt -
   --batch-size-valid 64 "${VALIDATED[@]}")
 # Students that begin as their teacher learn by a rate that falls in a line, to nothing at the end; the number follows.
 FALLING=(--lr-scheduler polynomial_decay --warmup-updates 300 --total-num-update)
-OWN+=(--label-smoothing 0.1) LASTS=(1024) AVERAGE=(--last 5) DISTIL=(--max-tokens 4000)
+OWN+=(--label-smoothing 0.1) LASTS=(1024) AVERAGE=(--last 5) STORED=(--half --forget-paths) DISTIL=(--max-tokens 4000)
 BASE_TRANSFORMER=(--arch transformer --criterion label_smoothed_cross_entropy --encoder-embed-dim 512 --decoder-embed-dim 512
   --encoder-ffn-embed-dim 2048 --decoder-ffn-embed-dim 2048 --encoder-attention-heads 8 --decoder-attention-heads 8)
 
-# The released teacher belongs to this very text.
+# The released teacher belongs to this very text, the students to this very teacher.
+STUDENTS=$HERE/students TAUGHT_BY=("$MODELS/teacher.pt" "$OUT/distilled"/train.{"$SOURCE","$TARGET"})
 RELEASE=${RELEASE:-$HERE/teacher} MADE_FROM=("$BPE/train.$SOURCE" "$BPE/train.$TARGET")
 CORPUS_OF_RELEASE="de-en train val https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw 6000"
-if [[ -n ${RETRAIN:-} || "$PAIR $TRAIN $VALID $URL $MERGES" != "$CORPUS_OF_RELEASE" || ! -e $RELEASE/manifest.json ]]; then
+if [[ ${RETRAIN:-students} != students || "$PAIR $TRAIN $VALID $URL $MERGES" != "$CORPUS_OF_RELEASE" || ! -e $RELEASE/manifest.json ]]; then
   STEPS+=(release)
   do_teacher() {
     students teacher
@@ -41,7 +43,12 @@ else
     step unpack from "$RELEASE/manifest.json" "$OUT/codes" to "$MODELS/teacher.pt" "$MODELS/teacher.curve.json" \
       "$OUT/distilled"/{train."$SOURCE",train."$TARGET",manifest.json} -- unpack
   }
+  released() { [[ -z ${RETRAIN:-} && -e $STUDENTS/$1.pt ]]; }
 fi
+take_released() {
+  run nar release check "$STUDENTS" --made-from "${TAUGHT_BY[@]}"
+  run cp "$STUDENTS/$1".{pt,curve.json} "$MODELS/"
+}
 unpack() {
   run nar release check "$RELEASE" --made-from "${MADE_FROM[@]}"
   run mkdir -p "$MODELS" "$OUT/distilled"
@@ -185,5 +192,22 @@ pack() {
 do_release() {
   step nbest from "$MODELS/teacher.pt" to "$OUT/nbest/nbest.gz" "$OUT/nbest/manifest.json" -- distil "$OUT/nbest" --beam 20 --nbest 20 --max-tokens 2000
   step pack from "$OUT/distilled/manifest.json" "$OUT/nbest/manifest.json" to "$OUT/teacher/manifest.json" -- pack
+}
+# What goes into students/: those that were trained, each with the commands that trained it
+do_publish() {
+  local method FILES=() LINES=()
+  for method in "${METHODS[@]}"; do each_model "$method" add_published; done
+  step publish from "${FILES[@]}" to "$STUDENTS/manifest.json" -- publish
+}
+add_published() {
+  local lines
+  if [[ -n $SEEDED ]] || [[ -z ${DRY_RUN:-} && ! -e $MODELS/$NAME.pt ]]; then return; fi
+  mapfile -t lines < <(DRY_RUN=1 fit "$METHOD" "$VARIANT" "$DATA" '' | grep -E '^(fairseq|nar)-?')
+  FILES+=("$MODELS/$NAME".{pt,curve.json}) LINES+=("${lines[@]}")
+}
+publish() {
+  run mkdir -p "$STUDENTS"
+  run cp "${FILES[@]}" "$STUDENTS/"
+  run nar release pack "$STUDENTS" --made-from "${TAUGHT_BY[@]}" "${LINES[@]/#/--command=}"
 }
 main "$@"
