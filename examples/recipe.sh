@@ -318,13 +318,17 @@ add_plain() {
 }
 add_model() { if [[ -z $SEEDED || $1 == all ]]; then NEEDED+=("$MODELS/$NAME.pt"); fi; }
 
-# clock METHOD TABLE COMMAND: rows with scores, which COMMAND adds, beside the teacher's of the same run, in results/TABLE.json
+# clock METHOD TABLE COMMAND: rows with scores, which COMMAND adds for each model of a method, in results/TABLE.json
 clock() {
   local ROWS=()
   each_model "$1" "$3"
-  run rm -f "$RESULTS/results/$2.json"
+  clock_rows "$2"
+}
+# clock_rows TABLE: likewise those in $ROWS, beside the teacher's of the same run
+clock_rows() {
+  run rm -f "$RESULTS/results/$1.json"
   run nar benchmark "$OUT/bin" --reference "$RAW/test.$TARGET" --hypotheses "$RESULTS/hypotheses" --source-lang "$SOURCE" \
-    --target-lang "$TARGET" "${CLOCK[@]}" ${ALLOW_NOISE:+--allow-noise} --output "$RESULTS/results/$2.json" "${ROWS[@]}" --teacher \
+    --target-lang "$TARGET" "${CLOCK[@]}" ${ALLOW_NOISE:+--allow-noise} --output "$RESULTS/results/$1.json" "${ROWS[@]}" --teacher \
     "$(words --train raw --curve "$MODELS/teacher.curve.json" --path "$MODELS/teacher.pt" "${DECODE[@]}" "${SEARCH[@]:2}")"
 }
 do_measure() {

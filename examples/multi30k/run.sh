@@ -15,7 +15,7 @@ done
 TEXTS=("train $TRAIN.$SOURCE.gz - $TRAIN.$TARGET.gz -" "valid $VALID.$SOURCE.gz - $VALID.$TARGET.gz -"
   "test $TEST.$SOURCE.gz - $TEST.$TARGET.gz -")
 source "$(dirname "${BASH_SOURCE[0]}")/../recipe.sh"
-STEPS=(download prepare teacher distil students overfit lengths base engines speed measure unmask figures show latents report)
+STEPS=(download prepare teacher distil students overfit lengths base engines speed measure unmask starts figures show latents report)
 # Batches are small: on one core an update costs what its tokens cost, and many updates teach more than large ones.
 COMMON=(--adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr-scheduler inverse_sqrt --warmup-updates 1000 --keep-last-epochs 10
   --batch-size-valid 64 "${VALIDATED[@]}")
@@ -138,6 +138,7 @@ do_base() {
 }
 
 source "$HERE/engines.sh"
+source "$HERE/starts.sh"
 
 # What explains the rows on distilled data: other ways, and the same ones from other seeds.
 add_explained() {

@@ -78,8 +78,29 @@ def test_a_figure_is_drawn_of_a_log_or_of_a_curve(nar: Nar, tmp_path: Path) -> N
         assert done.code == 0, done.stderr
     drawn = [(tmp_path / kind / "teacher.png").read_bytes() for kind in ("log", "json")]
     assert drawn[0] == drawn[1] and b"PNG" in drawn[0][:8]
-    chart = figures.curve(curves.load(curve), "teacher", "a note")
-    assert [s.points for s in chart.series] == [((1, 10.0), (2, 12.5))] and chart.caption == ["a note"]
+    chart = figures.curves({"teacher": curves.load(curve)})
+    assert [s.points for s in chart.series] == [((1, 10.0), (2, 12.5))] and "not yet converged" in chart.caption[0]
+
+
+def test_several_curves_are_drawn_over_updates_and_summed_up_by_name(nar: Nar, tmp_path: Path) -> None:
+    logs = [tmp_path / "warm.log", tmp_path / "cold.log"]
+    for log, bleu in zip(logs, (20.0, 10.0)):
+        log.write_text("\n".join([line(1, 5, 2.5, bleu), line(2, 9, 2.0, bleu + 1)]))
+    done = nar("curve", *logs, "--figure", tmp_path / "starts")
+    assert done.code == 0 and done.stdout.splitlines()[1] == "cold: best valid BLEU 11.0 after epoch 2 of 2: not yet converged"
+    chart = figures.curves({log.stem: curves.points(log.read_text()) for log in logs})
+    assert chart.x_label == "updates" and not chart.caption
+    assert {s.label: s.points for s in chart.series} == {"warm": ((5, 20.0), (9, 21.0)), "cold": ((5, 10.0), (9, 11.0))}
+
+
+def test_several_curves_have_no_one_file_and_no_name_in_common(nar: Nar, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    logs = [tmp_path / "log", tmp_path / "a" / "log"]
+    for log in logs:
+        log.write_text(line(1, 5, 2.5, 1.0))
+    for words, complaint in (([*logs, "--output", tmp_path / "o"], "wants one log"), (logs, "called alike")):
+        done = nar("curve", *words)
+        assert done.code == 2 and complaint in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_without_bleu_there_is_no_figure(nar: Nar, tmp_path: Path) -> None:

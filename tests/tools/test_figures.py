@@ -281,7 +281,7 @@ def test_capacity_has_a_line_for_each_system_and_number_of_threads_from_narrow_t
 
 def test_a_training_curve_needs_no_legend() -> None:
     points = [{"epoch": epoch, "bleu": bleu} for epoch, bleu in ((1, 10.0), (2, None), (3, 12.5))]
-    figure, _ = drawn(figures.curve(points, "teacher", "a note"))
+    figure, _ = drawn(figures.curves({"teacher": points}))
     axes = figure.axes[0]
     assert axes.lines[0].get_xydata().tolist() == [[1, 10], [3, 12.5]] and axes.get_legend() is None
     assert all(tick == int(tick) for tick in axes.get_xticks()), "there are no halves of epochs"

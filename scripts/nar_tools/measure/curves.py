@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 Point = Dict[str, Any]
+Curve = List[Point]
 
 PATIENCE = 5
 """Epochs without a better BLEU after which a training counts as converged."""
 VALIDATION = re.compile(r"\| valid \| epoch 0*(\d+) \| (.*)")
 
 
-def points(log: str) -> List[Point]:
+def points(log: str) -> Curve:
     """The curve of a log; an epoch that was done again after an interruption counts as it was the last time."""
     found: Dict[int, Point] = {}
     for epoch, told in VALIDATION.findall(log):
@@ -27,18 +28,18 @@ def points(log: str) -> List[Point]:
     return [found[epoch] for epoch in sorted(found)]
 
 
-def best(curve: List[Point]) -> Optional[Point]:
+def best(curve: Curve) -> Optional[Point]:
     """The first point of the highest BLEU; None where there is no BLEU."""
     return max((point for point in curve if point["bleu"] is not None), key=lambda point: point["bleu"], default=None)
 
 
-def is_converged(curve: List[Point]) -> Optional[bool]:
+def is_converged(curve: Curve) -> Optional[bool]:
     """Whether the best valid BLEU is at least five epochs old; None where there is no BLEU."""
     top = best(curve)
     return None if top is None else curve[-1]["epoch"] - top["epoch"] >= PATIENCE
 
 
-def summary(curve: List[Point]) -> str:
+def summary(curve: Curve) -> str:
     """One line; empty where there is no BLEU."""
     top = best(curve)
     if top is None:
@@ -47,9 +48,9 @@ def summary(curve: List[Point]) -> str:
     return f"best valid BLEU {top['bleu']} after epoch {top['epoch']} of {curve[-1]['epoch']}: {state}"
 
 
-def load(path: Path) -> List[Point]:
+def load(path: Path) -> Curve:
     """A curve from its JSON file. Raises ValueError, OSError."""
-    curve: List[Point] = json.loads(path.read_text(encoding="utf-8"))
+    curve: Curve = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(curve, list) or not all(isinstance(p, dict) and {"epoch", "bleu"} <= p.keys() for p in curve):
         raise ValueError(f"{path} holds no training curve")
     return curve

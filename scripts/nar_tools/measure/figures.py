@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 from ..errors import ToolError
 from ..files import whole
+from .curves import Curve, summary
 from .results import Row, check_all, short_name
 
 Point = Tuple[float, float]
@@ -270,12 +271,17 @@ def capacity(rows: Sequence[Row]) -> Chart:
     )
 
 
-def curve(points: Sequence[Dict[str, Any]], name: str, note: str) -> Chart:
-    """BLEU over epochs, of the points of ``nar curve``. Raises ToolError where there is no BLEU."""
-    known = tuple((point["epoch"], point["bleu"]) for point in points if point["bleu"] is not None)
-    if not known:
-        raise ToolError(f"{name} was not validated by BLEU")
-    return Chart(f"Validation of {name}", "epoch", "BLEU of the valid set", [Series("", known)], [note], log_x=False)
+def curves(found: Dict[str, Curve]) -> Chart:
+    """BLEU over epochs, of several curves over updates. Raises ToolError where one has no BLEU."""
+    series, over = [], "epoch" if len(found) == 1 else "updates"
+    for name, points in found.items():
+        known = tuple((point[over], point["bleu"]) for point in points if point["bleu"] is not None)
+        if not known:
+            raise ToolError(f"{name} was not validated by BLEU")
+        series.append(Series("" if len(found) == 1 else name, known))
+    title = f"Validation of {next(iter(found))}" if len(found) == 1 else "Validation"
+    notes = [summary(points) for points in found.values()] if len(found) == 1 else []
+    return Chart(title, over, "BLEU of the valid set", series, notes, log_x=False)
 
 
 CHARTS: Dict[str, Callable[[Sequence[Row]], Chart]] = {
