@@ -87,7 +87,8 @@ def test_several_curves_are_drawn_over_updates_and_summed_up_by_name(nar: Nar, t
     for log, bleu in zip(logs, (20.0, 10.0)):
         log.write_text("\n".join([line(1, 5, 2.5, bleu), line(2, 9, 2.0, bleu + 1)]))
     done = nar("curve", *logs, "--figure", tmp_path / "starts")
-    assert done.code == 0 and done.stdout.splitlines()[1] == "cold: best valid BLEU 11.0 after epoch 2 of 2: not yet converged"
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "cold: best valid BLEU 11.0 after epoch 2 of 2: not yet converged"
     chart = figures.curves({log.stem: curves.points(log.read_text()) for log in logs})
     assert chart.x_label == "updates" and not chart.caption
     assert {s.label: s.points for s in chart.series} == {"warm": ((5, 20.0), (9, 21.0)), "cold": ((5, 10.0), (9, 11.0))}

@@ -8,7 +8,7 @@ Example:
 
 The log is what fairseq-train writes with --log-format simple. The curve has one point an epoch (its last validation),
 as {"epoch", "updates", "loss", "bleu"}: the loss as the criterion logs it (bits a token), and BLEU, null where it was
-not asked for. --figure STEM draws STEM.png and STEM.svg: BLEU over epochs, or over updates where there are several curves.
+not asked for. --figure STEM draws STEM.png and STEM.svg: BLEU over epochs, or over updates if there are several curves.
 """
 
 import argparse
