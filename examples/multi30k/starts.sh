@@ -9,7 +9,7 @@ begin() {
   IFS=- read -ra parts <<<"$1"
   if [[ ${parts[1]} == cold ]]; then WARM_START=0; fi
   use "${parts[0]}" '' distilled "${parts[2]}"
-  NAME=${parts[0]}-${parts[1]}-seed$SEEDED ID+=-${parts[1]}
+  NAME=$1 ID+=-${parts[1]}
   FLAGS+=(--max-update "$UPDATES")
   if [[ ${parts[1]} == frozen ]]; then FLAGS+=(--freeze encoder); fi
 }
