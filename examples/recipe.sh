@@ -215,15 +215,16 @@ fit() {
   fi
   train_on "$(binaries)" "$NAME" "${flags[@]}"
 }
-# A model that comes with its recipe is not trained: released NAME says whether it does, take_released NAME puts it into $MODELS.
-released() { false; }
+# A model that comes with its recipe is not trained: released NAME prints its file, take_released NAME puts it into $MODELS.
+released() { :; }
 # add_training {first | after}: to $TRAININGS, if the model stands on no other, or if it does
 add_training() {
-  local teacher='' made=(fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")
-  if released "$NAME"; then made=(take_released "$NAME"); fi
+  local teacher='' file made=(fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")
+  file=$(released "$NAME")
+  if [[ -n $file ]]; then made=(take_released "$NAME"); fi
   if [[ " ${FLAGS[*]} " == *" --warm-start "* ]]; then teacher=$MODELS/teacher.pt; fi
   if [[ ${AFTER:+after} == "$1" || -z $AFTER && $1 == first ]]; then
-    TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" ${AFTER:+"$MODELS/$AFTER-$DATA.pt"} ${teacher:+"$teacher"} \
+    TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" ${AFTER:+"$MODELS/$AFTER-$DATA.pt"} ${teacher:+"$teacher"} ${file:+"$file"} \
       to "$MODELS/$NAME.pt" -- "${made[@]}")")
   fi
 }

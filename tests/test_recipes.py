@@ -33,6 +33,8 @@ CORPORA = [recipe for recipe in RECIPES if recipe not in (QUICKSTART, MULTI30K)]
 METHODS = {path.stem for path in EXAMPLES.glob("methods/*.sh")} - {"teacher"}
 WHOLE = {"METHODS": "all", "RETRAIN": "1"}
 """Variables with which every recipe does everything."""
+SHORT = ("download", "prepare", "teacher", "distil", "students", "lengths", "base", "engines", "measure", "report")
+"""Steps of Multi30k from archives to a table."""
 PARSERS: Dict[str, Callable[[], object]] = {
     "fairseq-preprocess": options.get_preprocessing_parser,
     "fairseq-train": options.get_training_parser,
@@ -326,16 +328,17 @@ def test_a_dry_run_prints_the_commands_for_many_gpus(recipe: Path, cluster: Dict
 @pytest.mark.parametrize("recipe", [QUICKSTART, MULTI30K], ids=name_of)
 def test_a_step_whose_input_was_made_anew_is_done_again(recipe: Path, tmp_path: Path) -> None:
     variables = {"METHODS": "mask_predict", "RETRAIN": "1"}
-    recorded(recipe, tmp_path, **variables)
+    steps = SHORT if recipe == MULTI30K else ()
+    recorded(recipe, tmp_path, *steps, **variables)
     os.utime(tmp_path / "models" / "teacher.pt", (1, 1))
-    commands = recorded(recipe, tmp_path, **variables)
+    commands = recorded(recipe, tmp_path, *steps, **variables)
     again = programs(commands)
     saved = {Path(option(command, "--save-dir")).name for command in commands if command[0] == "fairseq-train"}
     assert {"mask_predict-raw", "mask_predict-distilled"} <= saved, "the teacher that they begin as is another"
     assert "nar distill" in again and "nar benchmark" in again
     assert "make_corpus.py" not in again and "nar fetch" not in again
     (tmp_path / "codes").write_text("cut")
-    assert "nar prepare" in programs(recorded(recipe, tmp_path, **variables))
+    assert "nar prepare" in programs(recorded(recipe, tmp_path, *steps, **variables))
 
 
 @pytest.mark.parametrize("recipe", [QUICKSTART, MULTI30K], ids=name_of)
@@ -406,7 +409,7 @@ def release(tmp_path: Path) -> Path:
 def test_multi30k_begins_with_the_released_teacher(release: Path, tmp_path: Path) -> None:
     variables = {"RELEASE": str(release), "METHODS": "mask_predict"}
     out = tmp_path / "out"
-    commands = recorded(MULTI30K, out, **variables)
+    commands = recorded(MULTI30K, out, *SHORT, **variables)
     for command in commands:
         assert_parses(command)
     assert ["nar", "release", "check", str(release)] in commands
@@ -419,10 +422,39 @@ def test_multi30k_begins_with_the_released_teacher(release: Path, tmp_path: Path
     first = next(command for command in commands if command[0] == "fairseq-preprocess")
     assert option(first, "--srcdict") == str(release / "dict.txt")
     assert (out / "codes").read_text() == "codes" and (out / "distilled" / "train.en").read_text() == "a house\n"
-    assert programs(recorded(MULTI30K, out, **variables)) == ["nar report"]
+    assert programs(recorded(MULTI30K, out, *SHORT, **variables)) == ["nar report"]
     (release / "codes").write_text("of a newer release")
-    again = programs(recorded(MULTI30K, out, **variables))
+    again = programs(recorded(MULTI30K, out, *SHORT, **variables))
     assert "nar prepare" in again and "fairseq-train" in again
+
+
+def test_released_students_are_taken_unless_they_are_to_be_trained(release: Path, tmp_path: Path) -> None:
+    students, out = tmp_path / "students", tmp_path / "out"
+    variables = {"RELEASE": str(release), "STUDENTS": str(students), "METHODS": "mask_predict"}
+    steps = ("download", "prepare", "teacher", "distil", "students")
+    students.mkdir()
+    (students / "mask_predict-distilled.pt").write_text("weights")
+    (students / "mask_predict-distilled.curve.json").write_text("[]")
+
+    def trained(**more: str) -> Set[str]:
+        found = recorded(MULTI30K, out, *steps, **variables, **more)
+        return {Path(option(command, "--save-dir")).name for command in found if command[0] == "fairseq-train"}
+
+    assert trained() == {"mask_predict-raw"}
+    assert (out / "models" / "mask_predict-distilled.pt").read_text() == "weights" and trained() == set()
+    assert trained(RETRAIN="students") == {"mask_predict-distilled"}
+    published = recorded(MULTI30K, out, "publish", **variables)
+    assert programs(published)[-1] == "nar release" and {path.name for path in students.iterdir()} == {
+        *(f"mask_predict-{data}.{end}" for data in ("distilled", "raw") for end in ("pt", "curve.json")),
+        "manifest.json",
+    }
+    lines = [word for word in published[-1] if word.startswith("--command=")]
+    assert [line.split()[0] for line in lines] == ["--command=fairseq-train", *["--command=nar"] * 2] * 2
+    texts = [str(out / name) for name in ("models/teacher.pt", "distilled/train.de", "distilled/train.en")]
+    assert published[-1][published[-1].index("--made-from") + 1 :][:3] == texts
+    (students / "mask_predict-raw.pt").write_text("of a newer release")
+    recorded(MULTI30K, out, *steps, **variables)
+    assert (out / "models" / "mask_predict-raw.pt").read_text() == "of a newer release"
 
 
 @pytest.mark.parametrize(
@@ -439,8 +471,8 @@ def test_what_depends_on_a_variable_is_done_again_when_it_changes(
     variables: Dict[str, str], done_again: str, not_again: str, tmp_path: Path
 ) -> None:
     one = {"METHODS": "mask_predict", "RETRAIN": "1"}
-    recorded(MULTI30K, tmp_path, **one)
-    again = programs(recorded(MULTI30K, tmp_path, **one, **variables))
+    recorded(MULTI30K, tmp_path, *SHORT, **one)
+    again = programs(recorded(MULTI30K, tmp_path, *SHORT, **one, **variables))
     assert done_again in again
     if not_again != "nar assemble":  # of other files all is new
         assert not_again not in again

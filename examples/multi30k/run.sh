@@ -26,7 +26,7 @@ BASE_TRANSFORMER=(--arch transformer --criterion label_smoothed_cross_entropy --
   --encoder-ffn-embed-dim 2048 --decoder-ffn-embed-dim 2048 --encoder-attention-heads 8 --decoder-attention-heads 8)
 
 # The released teacher belongs to this very text, the students to this very teacher.
-STUDENTS=$HERE/students TAUGHT_BY=("$MODELS/teacher.pt" "$OUT/distilled"/train.{"$SOURCE","$TARGET"})
+STUDENTS=${STUDENTS:-$HERE/students} TAUGHT_BY=("$MODELS/teacher.pt" "$OUT/distilled"/train.{"$SOURCE","$TARGET"})
 RELEASE=${RELEASE:-$HERE/teacher} MADE_FROM=("$BPE/train.$SOURCE" "$BPE/train.$TARGET")
 CORPUS_OF_RELEASE="de-en train val https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw 6000"
 if [[ ${RETRAIN:-students} != students || "$PAIR $TRAIN $VALID $URL $MERGES" != "$CORPUS_OF_RELEASE" || ! -e $RELEASE/manifest.json ]]; then
@@ -43,7 +43,7 @@ else
     step unpack from "$RELEASE/manifest.json" "$OUT/codes" to "$MODELS/teacher.pt" "$MODELS/teacher.curve.json" \
       "$OUT/distilled"/{train."$SOURCE",train."$TARGET",manifest.json} -- unpack
   }
-  released() { [[ -z ${RETRAIN:-} && -e $STUDENTS/$1.pt ]]; }
+  released() { if [[ -z ${RETRAIN:-} && -e $STUDENTS/$1.pt ]]; then echo "$STUDENTS/$1.pt"; fi; }
 fi
 take_released() {
   run nar release check "$STUDENTS" --made-from "${TAUGHT_BY[@]}"

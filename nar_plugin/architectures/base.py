@@ -207,9 +207,12 @@ class DecodingModel(BaseFairseqModel):
         if shortlist is None:
             return self.run(name, states, bias)
         projection: Any = self.passes[name].module
-        chosen = shortlist.once(name, projection.chosen)
-        if bias is not None:
-            bias = bias[shortlist.words]
+        chosen = None
+        if not shortlist.is_whole:
+            rows = states[..., 0].numel()
+            chosen = shortlist.once(name, lambda words: projection.chosen(words, rows))
+            if bias is not None:
+                bias = bias[shortlist.words]
         return shortlist.limited(self.run(name, states, bias, chosen))
 
     def max_positions(self) -> Tuple[int, int]:

@@ -26,6 +26,8 @@ MOST = 127
 """The largest whole number of a weight."""
 KERNELS = "fbgemm"
 """Of torch's libraries of such maps the one that lets its caller scale the input."""
+PACKED_FROM = 384
+"""Rows of an input from which on it pays to pack the weights that it alone is multiplied by."""
 
 
 @contextmanager
@@ -49,9 +51,17 @@ def rounded(weight: Tensor) -> Tensor:
 
 
 def packed(weight: Tensor) -> Any:
-    """(O, I) weights as the kernel wants them, rounded. The one place that asks torch to."""
+    """(O, I) weights as the kernel wants them, rounded."""
+    numbers = rounded(weight)
+    return prepacked(numbers.int_repr(), numbers.q_per_channel_scales())
+
+
+def prepacked(numbers: Tensor, scales: Tensor) -> Any:
+    """The same of (O, I) whole numbers in int8 and (O,) scales. The one place that asks torch to pack."""
+    zeros = torch.zeros(len(numbers), dtype=torch.int64)
     with _kernels():
-        return torch.ops.quantized.linear_prepack(rounded(weight), None)
+        whole = torch._make_per_channel_quantized_tensor(numbers.contiguous(), scales, zeros, 0)
+        return torch.ops.quantized.linear_prepack(whole, None)
 
 
 def product(x: Tensor, weight: Any, most: int) -> Tensor:
@@ -82,13 +92,16 @@ def by_rows(x: Tensor, weight: Any, bias: Tensor | None, most: int) -> Tensor:
 
 
 def by_rows_unpacked(x: Tensor, numbers: Tensor, scales: Tensor, bias: Tensor | None, most: int) -> Tensor:
-    """The same map by (O, I) whole numbers in float32 and (O,) scales.
+    """The same map, to the bit, by (O, I) whole numbers in float32 and (O,) scales.
 
-    Sums of whole numbers are exact there too, below 2^24: up to a width I of 1,040.
+    Sums of whole numbers are exact there too, below 2^24: up to a width I of 1,040. What the kernel does beside them is
+    done as it does it: one rounding of x̂ · (1 / s) + zero, where a product of float32 is exact in double precision.
     """
-    scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-30)
-    y = F.linear((x / scale * most).round_(), numbers) * scales * (scale / most)
-    return y if bias is None else y + bias
+    scale = x.abs().amax(-1, keepdim=True)
+    step, zero = torch.tensor(1 / most, dtype=torch.float32), most + 1
+    quotient = (x / scale.clamp(min=1e-30)).double() * step.reciprocal().double() + zero
+    y = F.linear(quotient.float().round_() - zero, numbers).mul_(scales * step)
+    return y.mul_(scale) if bias is None else torch.addcmul(bias, y, scale, out=y)
 
 
 class Linear(nn.Module):
@@ -109,8 +122,8 @@ class Linear(nn.Module):
 class VocabularyProjection(nn.Module):
     """In place of a ``Projection``.
 
-    The whole numbers stand beside the packed ones, of which rows cannot be taken. Some words' are multiplied unpacked:
-    to pack them takes as long as many products of a sentence by them.
+    The whole numbers stand beside the packed ones, of which rows cannot be taken. Some words' are packed for an input of
+    many rows; for one sentence, whose product by them takes less than that, they are multiplied unpacked.
     """
 
     def __init__(self, projection: Projection) -> None:
@@ -118,18 +131,17 @@ class VocabularyProjection(nn.Module):
         weight = projection.table.weight[: projection.size]
         self.packed, self.most = packed(weight), input_most()
         numbers = rounded(weight)
-        self.numbers, self.scales = numbers.int_repr(), numbers.q_per_channel_scales().float()
+        self.numbers, self.scales = numbers.int_repr(), numbers.q_per_channel_scales()
 
-    def chosen(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows of (U,) words, for ``forward``."""
-        return self.numbers[words].float(), self.scales[words]
+    def chosen(self, words: Tensor, rows: int) -> Any:
+        """The rows of (U,) words, for ``forward`` with inputs of about so many ``rows``."""
+        numbers, scales = self.numbers[words], self.scales[words]
+        return prepacked(numbers, scales) if rows >= PACKED_FROM else (numbers.float(), scales.float())
 
-    def forward(
-        self, states: Tensor, bias: Tensor | None = None, chosen: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
-        if chosen is None:
-            return by_rows(states, self.packed, bias, self.most)
-        return by_rows_unpacked(states, *chosen, bias, self.most)
+    def forward(self, states: Tensor, bias: Tensor | None = None, chosen: Any = None) -> Tensor:
+        if isinstance(chosen, tuple):
+            return by_rows_unpacked(states, *chosen, bias, self.most)
+        return by_rows(states, self.packed if chosen is None else chosen, bias, self.most)
 
 
 def quantised(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -14,6 +14,8 @@ from .symbols import Symbols
 
 BLOCK = 64
 """Words of a batch are filled up to a multiple: products and searches over such widths are faster."""
+MOST = 0.75
+"""The share of the vocabulary from which on a batch has the product over all words, whose weights need not be taken."""
 
 
 class Lexicon:
@@ -36,5 +38,7 @@ class Lexicon:
         is_allowed.scatter_(1, self.rows[source].flatten(1).long(), True)
         is_allowed[:, self.always] = True
         words = is_allowed.any(0).nonzero()[:, 0]
+        if len(words) > MOST * self.size:
+            return Shortlist(words=torch.arange(self.size, device=source.device), is_allowed=is_allowed, is_whole=True)
         missing = -len(words) % BLOCK
         return Shortlist(words=F.pad(words, (0, missing)), is_allowed=F.pad(is_allowed[:, words], (0, missing)))

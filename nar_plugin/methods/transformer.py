@@ -333,8 +333,8 @@ class Projection(nn.Module):
         super().__init__()
         self.table, self.size = table, size
 
-    def chosen(self, words: Tensor) -> Tensor:
-        """The rows of (U,) words, for ``forward``: (U, D)."""
+    def chosen(self, words: Tensor, rows: int) -> Tensor:
+        """The rows of (U,) words, for ``forward``: (U, D), however many ``rows`` of states it is for."""
         return self.table.weight[words]
 
     def forward(self, states: Tensor, bias: Tensor | None = None, chosen: Tensor | None = None) -> Tensor:

@@ -147,7 +147,7 @@ def test_what_is_made_of_the_words_is_made_once_a_batch(name: str, monkeypatch: 
     for key, one in model.passes.items():
         if key.startswith("project"):
             choose = one.module.chosen
-            monkeypatch.setattr(one.module, "chosen", lambda words, k=key, f=choose: made.append(k) or f(words))
+            monkeypatch.setattr(one.module, "chosen", lambda *asked, k=key, f=choose: made.append(k) or f(*asked))
     decode(model, sample_of(SOURCES), lexicon=lexicon(), iterations=4)
     assert made and len(made) == len(set(made))
 
@@ -172,12 +172,40 @@ def test_rows_are_dropped_and_repeated_and_the_words_stay() -> None:
     assert chosen.is_allowed.equal(found.is_allowed[[4, 4, 1]])
 
 
-def test_whole_numbers_of_some_words_give_what_those_of_all_words_give() -> None:
-    """Also for a row of zeros, and with a bias."""
-    table = torch.nn.Embedding(40, 96)
-    projection = int8.VocabularyProjection(Projection(table, 39))
-    states, bias, words = torch.randn(3, 5, 96), torch.randn(39), torch.tensor([0, 7, 7, 38])
-    states[1, 2] = 0
-    whole, some = projection(states, bias), projection(states, bias[words], projection.chosen(words))
-    torch.testing.assert_close(some, whole[..., words], atol=0.05, rtol=0)  # a number between two may go either way
-    assert (some - whole[..., words]).abs().median() < 1e-5 and some[1, 2].equal(bias[words])
+@pytest.mark.parametrize("rows", [int8.PACKED_FROM - 1, int8.PACKED_FROM])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_whole_numbers_of_some_words_give_what_those_of_all_words_give(rows: int, has_bias: bool) -> None:
+    """To the bit, packed or not: also for a row of zeros, and for inputs that lie between two numbers."""
+    projection = int8.VocabularyProjection(Projection(torch.nn.Embedding(40, 96), 39))
+    words, bias = torch.tensor([0, 7, 7, 38]), torch.randn(39) if has_bias else None
+    states = torch.cat([torch.randn(1, 40, 96), torch.zeros(1, 1, 96), between(96)], dim=1)
+    whole = projection(states, bias)[..., words]
+    chosen = projection.chosen(words, rows)
+    assert isinstance(chosen, tuple) == (rows < int8.PACKED_FROM)
+    some = projection(states, None if bias is None else bias[words], chosen)
+    assert some.equal(whole) and (bias is None or some[0, 40].equal(bias[words]))
+
+
+def between(width: int) -> Tensor:
+    """(1, N, width): rows of one entry each beside their largest, which is 1; it is halfway between two numbers, or next
+    to that by a few of the smallest differences."""
+    most = int8.input_most()
+    entries = [(torch.arange(-most, most).float() + 0.5) / most]
+    for end in (2.0, -2.0):
+        entry = entries[0]
+        for _ in range(4):
+            entry = torch.nextafter(entry, torch.tensor(end))
+            entries.append(entry)
+    rows = torch.zeros(1, sum(map(len, entries)), width)
+    rows[0, :, 0], rows[0, :, 1] = torch.cat(entries), 1
+    return rows
+
+
+def test_where_nearly_all_words_are_allowed_the_product_is_over_all() -> None:
+    """Of the same tokens; nothing is taken of the weights."""
+    every, few = list(range(FIRST_WORD, SYMBOLS.size)), list(range(FIRST_WORD, FIRST_WORD + WORDS // 2))
+    source = torch.tensor([[FIRST_WORD, EOS]])
+    whole = Lexicon([[]] * SYMBOLS.size, every, SYMBOLS).shortlist(source)
+    assert whole.is_whole and whole.words.equal(torch.arange(SYMBOLS.size))
+    assert whole.is_allowed.nonzero()[:, 1].tolist() == sorted({EOS, UNK, *every})
+    assert not Lexicon([[]] * SYMBOLS.size, few, SYMBOLS).shortlist(source).is_whole
