@@ -74,9 +74,9 @@ class Shortlist(Rows):
     """The words that the sentences of a batch may get.
 
     ``words``: (U,) ids, rising and then repeated; the union of all rows, of which smaller batches stay a part, so that
-    what is made of it (``kept``, by name) is made once. ``is_whole``: they are all V words in order, whose projection is
-    there already. ``is_allowed``: (R, U) which of them a row may get, no repeated
-    one among them. No special symbol is allowed but ``</s>`` and ``<unk>``, which always are.
+    what is made of it (``kept``, by name) is made once. ``is_whole``: they are all V words in order, whose projection
+    is there already. ``is_allowed``: (R, U) which of them a row may get, no repeated one among them. No special symbol
+    is allowed but ``</s>`` and ``<unk>``, which always are.
     """
 
     words: Tensor

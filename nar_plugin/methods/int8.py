@@ -122,8 +122,8 @@ class Linear(nn.Module):
 class VocabularyProjection(nn.Module):
     """In place of a ``Projection``.
 
-    The whole numbers stand beside the packed ones, of which rows cannot be taken. Some words' are packed for an input of
-    many rows; for one sentence, whose product by them takes less than that, they are multiplied unpacked.
+    The whole numbers stand beside the packed ones, of which rows cannot be taken. Some words' are packed for an input
+    of many rows; for one sentence, whose product by them takes less than that, they are multiplied unpacked.
     """
 
     def __init__(self, projection: Projection) -> None:

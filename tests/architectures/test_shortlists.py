@@ -187,8 +187,10 @@ def test_whole_numbers_of_some_words_give_what_those_of_all_words_give(rows: int
 
 
 def between(width: int) -> Tensor:
-    """(1, N, width): rows of one entry each beside their largest, which is 1; it is halfway between two numbers, or next
-    to that by a few of the smallest differences."""
+    """(1, N, width): rows of one entry each beside their largest, which is 1.
+
+    It is halfway between two numbers, or next to that by a few of the smallest differences.
+    """
     most = int8.input_most()
     entries = [(torch.arange(-most, most).float() + 0.5) / most]
     for end in (2.0, -2.0):
