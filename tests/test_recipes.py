@@ -445,8 +445,8 @@ def test_released_students_are_taken_unless_they_are_to_be_trained(release: Path
     assert trained(RETRAIN="students") == {"mask_predict-distilled"}
     published = recorded(MULTI30K, out, "publish", **variables)
     assert programs(published)[-1] == "nar release" and {path.name for path in students.iterdir()} == {
-        *(f"mask_predict-{data}.{end}" for data in ("distilled", "raw") for end in ("pt", "curve.json")),
-        "manifest.json",
+        *(f"mask_predict-{data}.{end}" for data in ("distilled", "raw") for end in ("pt", "curve.json", "txt")),
+        *("manifest.json", "sample.de", "sample.en"),
     }
     lines = [word for word in published[-1] if word.startswith("--command=")]
     assert [line.split()[0] for line in lines] == ["--command=fairseq-train", *["--command=nar"] * 2] * 2

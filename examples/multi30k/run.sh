@@ -194,9 +194,10 @@ do_release() {
   step nbest from "$MODELS/teacher.pt" to "$OUT/nbest/nbest.gz" "$OUT/nbest/manifest.json" -- distil "$OUT/nbest" --beam 20 --nbest 20 --max-tokens 2000
   step pack from "$OUT/distilled/manifest.json" "$OUT/nbest/manifest.json" to "$OUT/teacher/manifest.json" -- pack
 }
-# What goes into students/: those that were trained, each with the commands that trained it
+# What goes into students/: those that were trained, each with the commands that trained it and what it makes of the first
+# sentences of the test set
 do_publish() {
-  local method FILES=() LINES=()
+  local method NAMES=() FILES=() LINES=()
   for method in "${METHODS[@]}"; do each_model "$method" add_published; done
   step publish from "${FILES[@]}" to "$STUDENTS/manifest.json" -- publish
 }
@@ -204,11 +205,17 @@ add_published() {
   local lines
   if [[ -n $SEEDED ]] || [[ -z ${DRY_RUN:-} && ! -e $MODELS/$NAME.pt ]]; then return; fi
   mapfile -t lines < <(DRY_RUN=1 fit "$METHOD" "$VARIANT" "$DATA" '' | grep -E '^(fairseq|nar)-?')
-  FILES+=("$MODELS/$NAME".{pt,curve.json}) LINES+=("${lines[@]}")
+  NAMES+=("$NAME") FILES+=("$MODELS/$NAME".{pt,curve.json}) LINES+=("${lines[@]}")
 }
 publish() {
+  local name lang
   run mkdir -p "$STUDENTS"
   run cp "${FILES[@]}" "$STUDENTS/"
+  for lang in "${LANGS[@]}"; do run_to "$STUDENTS/sample.$lang" head -n 50 "$RAW/test.$lang"; done
+  for name in "${NAMES[@]}"; do
+    generate "$OUT/published/$name.txt" test --path "$MODELS/$name.pt"
+    run_to "$STUDENTS/$name.txt" head -n 50 "$OUT/published/$name.txt"
+  done
   run nar release pack "$STUDENTS" --made-from "${TAUGHT_BY[@]}" "${LINES[@]/#/--command=}"
 }
 main "$@"
