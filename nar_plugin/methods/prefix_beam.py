@@ -16,6 +16,9 @@ from torch import Tensor
 
 from . import noise
 
+NOBODY = 0
+"""In place of a key, that of no beginning."""
+
 
 class Beam(NamedTuple):
     """The beginnings of each sentence, best first; of probability 0 where there are fewer.
@@ -70,15 +73,7 @@ def empty(rows: int, n: int, width: int, device: torch.device) -> Beam:
     certain = nothing.clone()
     certain[:, 0] = 0.0
     words = first[..., None].expand(-1, -1, width)
-    return without_twins(Beam(words, first, first - 1, first + 1, first, certain, nothing))
-
-
-def without_twins(beam: Beam) -> Beam:
-    """Beginnings of probability 0 get keys that no other has: they may be any words, those of another one too."""
-    is_nothing, n = beam.total == -torch.inf, beam.key.size(1)
-    own = -1 - torch.arange(n, device=beam.key.device).expand_as(beam.key)
-    key = torch.where(is_nothing, own, beam.key)
-    return beam._replace(key=key, parent=torch.where(is_nothing, own - n, beam.parent))
+    return Beam(words, first, first - 1, first + 1, first + NOBODY, certain, nothing)
 
 
 def lengthened(beam: Beam, at: Position) -> Beam:
@@ -108,16 +103,15 @@ def chosen(stays: Beam, new: Tensor, at: Position) -> Beam:
     words, sizes, last, key, parent, of_blank, of_word = (
         x.gather(1, origin) if x.dim() == 2 else x.gather(1, origin[..., None].expand_as(x)) for x in stays
     )
-    behind = sizes.clamp(max=words.size(2) - 1)[..., None]  # where a new word goes: it always has room
-    words = words.scatter(2, behind, torch.where(is_new[..., None], word[..., None], words.gather(2, behind)))
-    return without_twins(
-        Beam(
-            words=words,
-            sizes=sizes + is_new,
-            last=torch.where(is_new, word, last),
-            key=torch.where(is_new, noise.fold(key, word), key),
-            parent=torch.where(is_new, key, parent),
-            of_blank=of_blank.masked_fill(is_new, -torch.inf),
-            of_word=torch.where(is_new, total, of_word),
-        )
+    # behind the last word there is room, and nothing counts there where no new one comes
+    words = words.scatter(2, sizes[..., None], word[..., None])
+    # one of probability 0 may be any words, those of another one too: it has no part in what is read
+    return Beam(
+        words=words,
+        sizes=sizes + is_new,
+        last=torch.where(is_new, word, last),
+        key=torch.where(is_new, noise.fold(key, word), key),
+        parent=torch.where(is_new, key, parent).masked_fill(total == -torch.inf, NOBODY),
+        of_blank=of_blank.masked_fill(is_new, -torch.inf),
+        of_word=torch.where(is_new, total, of_word),
     )
