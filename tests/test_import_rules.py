@@ -308,7 +308,7 @@ def is_docstring(body: list[ast.stmt]) -> bool:
     return bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
 
 
-METHOD = re.compile("mask.?predict|iterative.?refinement|lanmt|latent|refiner|fertilit|blockwise", re.IGNORECASE)
+METHOD = re.compile("ctc|mask.?predict|iterative.?refinement|lanmt|latent|refiner|fertilit|blockwise", re.IGNORECASE)
 NAMELESS = [
     *(file for folder in ("generators", "tasks") for file in sorted((ROOT / folder).glob("*.py"))),
     *(ROOT / name for name in ("criterions/base.py", "methods/contract.py")),

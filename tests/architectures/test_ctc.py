@@ -351,6 +351,21 @@ def test_both_passes_have_the_same_dropout_and_differ_where_something_is_shown(k
     assert first.eq(0).equal(second.eq(0)) and first.eq(0).any(), "another dropout"
 
 
+@pytest.mark.parametrize("kind", ["plain", "alone"])
+def test_a_first_pass_takes_no_gradient_away(kind: str) -> None:
+    """CTC-11: nor under autocast, which keeps weights that it has cast, here by a pass without gradients."""
+    sample, found = sample_of(SOURCES, TARGETS), []
+    for precision in (torch.float32, torch.bfloat16):
+        model = glancing(kind=kind)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            loss = tiny.criterion_of(model)(model, sample)[0]
+        loss.backward()
+        found.append({name: weight.grad for name, weight in model.named_parameters()})
+    exact, rough = found
+    for name, gradient in exact.items():
+        assert gradient.any() and (rough[name] - gradient).norm() < 0.5 * gradient.norm(), name
+
+
 def test_as_much_is_shown_as_a_first_pass_has_wrong() -> None:
     """CTC-11: against the best alignment, position by position."""
     model, sample = glancing(), sample_of(SOURCES, TARGETS)
