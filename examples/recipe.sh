@@ -124,7 +124,7 @@ use() {
   ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED=''
   DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=("${STORED[@]}")
   lasts "${LASTS[@]}"
-  WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() NAME=$METHOD WARM=()
+  WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() FORCED=(--gold-target-len) NAME=$METHOD WARM=()
   if ((WARM_START)); then WARM=(--warm-start "$MODELS/teacher.pt"); fi
   source "${HERE%/*}/methods/$METHOD.sh"
   if [[ -n $BEST ]]; then WEIGHTS=(--best "$BEST" --or-fewer --metric bleu); fi

@@ -9,13 +9,14 @@ from . import compat
 compat.apply()
 
 from .architectures import (  # noqa: E402,F401
+    ctc,
     iterative_refinement,
     lanmt,
     lanmt_continuous,
     lanmt_refiner,
     mask_predict,
 )
-from .criterions import elbo_length, score_matching, token_length  # noqa: E402,F401
+from .criterions import alignment, elbo_length, score_matching, token_length  # noqa: E402,F401
 from .tasks import translation_nar  # noqa: E402,F401
 
 __version__ = "0.1.0"

@@ -28,6 +28,7 @@ TINY_TRANSFORMER = (
     *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2, "--dropout", 0.0),
 )
 CRITERIONS = {
+    "ctc": "alignment",
     "iterative_refinement": "token_length",
     "lanmt_continuous": "elbo_length",
     "lanmt_refiner": "score_matching",

@@ -24,7 +24,7 @@ CONTRACT = {f"{PACKAGE}.methods.{name}" for name in ("contract", "options", "sym
 EVERYWHERE = {"torch"} | CONTRACT
 SHARED_METHODS = {
     f"{PACKAGE}.methods.{name}"
-    for name in ("cache", "gaussian", "lengths", "noise", "prediction", "schedules", "transformer")
+    for name in ("alignments", "cache", "gaussian", "lengths", "noise", "prediction", "schedules", "transformer")
 }
 METHODS = {f"{PACKAGE}.methods"}
 COMPAT = {f"{PACKAGE}.compat"}
@@ -308,7 +308,7 @@ def is_docstring(body: list[ast.stmt]) -> bool:
     return bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
 
 
-METHOD = re.compile("mask.?predict|iterative.?refinement|lanmt|latent|refiner|fertilit|blockwise", re.IGNORECASE)
+METHOD = re.compile("ctc|mask.?predict|iterative.?refinement|lanmt|latent|refiner|fertilit|blockwise", re.IGNORECASE)
 NAMELESS = [
     *(file for folder in ("generators", "tasks") for file in sorted((ROOT / folder).glob("*.py"))),
     *(ROOT / name for name in ("criterions/base.py", "methods/contract.py")),

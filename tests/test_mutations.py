@@ -15,7 +15,9 @@ import torch
 
 from nar_plugin.architectures import warm_start
 from nar_plugin.methods import (
+    alignments,
     cache,
+    ctc,
     gaussian,
     iterative_refinement,
     lanmt,
@@ -25,6 +27,7 @@ from nar_plugin.methods import (
     mask_predict,
     noise,
     prediction,
+    prefix_beam,
     shortlist,
     transformer,
     unmasking,
@@ -37,7 +40,9 @@ from tests.architectures import test_mask_predict as whole_mask_predict
 from tests.architectures import test_shortlists as lists
 from tests.architectures import test_warm_start as starts
 from tests.criterions import test_elbo_length as elbo
+from tests.methods import test_alignments as sums
 from tests.methods import test_cache as caches
+from tests.methods import test_ctc_glimpse as glimpses
 from tests.methods import test_gaussian as gaussians
 from tests.methods import test_iterative_refinement_corruption as corruption
 from tests.methods import test_lanmt_length_transform as transform
@@ -45,6 +50,7 @@ from tests.methods import test_lengths as classes
 from tests.methods import test_mask_predict_masks as masks
 from tests.methods import test_noise as draws
 from tests.methods import test_prediction as words
+from tests.methods import test_prefix_beam as beams
 from tests.methods import test_transformer as blocks
 from tests.methods import test_unmasking as rules
 
@@ -52,6 +58,7 @@ Check = Callable[[], None]
 Mutation = tuple[str, str, Check]
 
 MODULES = (
+    *(alignments, ctc, prefix_beam),
     *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner),
     *(cache, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
 )
@@ -59,6 +66,14 @@ SOURCES = {module: inspect.getsource(module) for module in MODULES}
 
 
 # Checks of tests that take parameters and serve several mutations.
+
+
+def a_beam_of_three() -> None:
+    beams.test_a_beam_is_that_of_the_algorithm_as_written(3)
+
+
+def the_best_alignment() -> None:
+    sums.test_the_best_alignment_is_the_most_probable_of_all(0.0)
 
 
 def refinement_in_any_batch() -> None:
@@ -187,6 +202,72 @@ def a_threshold_at_its_ends() -> None:
 
 
 MUTATIONS: dict[str, list[Mutation]] = {
+    "alignments": [
+        ("is_word[:, 1:] &= ", "is_word[:, 1:] |= ", sums.test_what_is_read_is_what_the_definition_reads),
+        ("(said != blank) & is_canvas", "said != blank", sums.test_what_is_read_is_what_the_definition_reads),
+        ("is_word.cumsum(1) - 1", "is_canvas.cumsum(1) - 1", sums.test_what_is_read_is_what_the_definition_reads),
+        (
+            "return lengths + (",
+            "return lengths + 0 * (",
+            sums.test_the_least_canvas_is_the_shortest_that_has_an_alignment,
+        ),
+        (
+            "device=words.device) < lengths[:, None]\n    return lengths",
+            "device=words.device) <= lengths[:, None]\n    return lengths",
+            sums.test_the_least_canvas_is_the_shortest_that_has_an_alignment,
+        ),
+        (
+            "said[:, 2:] != said[:, :-2]",
+            "said[:, 2:] == said[:, :-2]",
+            sums.test_the_sum_over_alignments_is_exact_and_nothing_where_there_are_none,
+        ),
+        (
+            "skip.masked_fill(~can_skip, -torch.inf)",
+            "skip",
+            sums.test_the_sum_over_alignments_is_exact_and_nothing_where_there_are_none,
+        ),
+        ("ways[1:].logsumexp(0)", "ways[1:].amax(0)", sums.test_a_word_has_its_probability_given_the_words_before),
+        (
+            "torch.logaddexp(begun, entered[:, 1::2])",
+            "torch.maximum(begun, entered[:, 1::2])",
+            sums.test_a_word_has_its_probability_given_the_words_before,
+        ),
+        (
+            "torch.where(is_canvas[..., None], found, beyond[:, None])",
+            "found",
+            sums.test_sums_do_not_depend_on_the_rows_beside_them_nor_on_padding,
+        ),
+        ("(2 * lengths - _ends", "(2 * lengths - 0 * _ends", the_best_alignment),
+        ("reached = reached + emission\n        moves", "reached = emission\n        moves", the_best_alignment),
+    ],
+    "prefix_beam": [
+        ("beam.of_blank[:, None], total[:, None]) + again", "total[:, None], total[:, None]) + again", a_beam_of_three),
+        ("beam.of_blank[..., None], total[..., None]", "total[..., None], total[..., None]", a_beam_of_three),
+        ("torch.logaddexp(beam.of_word + again, of_parent)", "beam.of_word + again", a_beam_of_three),
+        ("new.masked_fill(is_there.any(1), -torch.inf)", "new", a_beam_of_three),
+        ("(words == blank) | ~is_canvas[..., None]", "~is_canvas[..., None]", a_beam_of_three),
+        (
+            ".masked_fill(total == -torch.inf, NOBODY)",
+            "",
+            lambda: beams.test_a_beam_as_wide_as_all_words_ranks_them_by_their_sums(0),
+        ),
+        ("sizes=sizes + is_new", "sizes=sizes + 1", a_beam_of_three),
+        ("noise.fold(key, word)", "noise.fold(key, 0 * word)", a_beam_of_three),
+        ("words.scatter(2, sizes[", "words.scatter(2, sizes.clamp(min=1)[", a_beam_of_three),
+    ],
+    "ctc": [
+        (
+            "(ratio * wrong).long()",
+            "(ratio * wrong).ceil().long()",
+            lambda: glimpses.test_as_many_are_shown_as_the_share_of_wrong_positions_says(0.3),
+        ),
+        (
+            "(said != aligned) & is_canvas",
+            "said != aligned",
+            lambda: glimpses.test_as_many_are_shown_as_the_share_of_wrong_positions_says(1.0),
+        ),
+        (".sum(1) * is_fitting", ".sum(1)", glimpses.test_nothing_is_shown_of_what_is_right_or_does_not_fit),
+    ],
     "mask_predict": [
         ("max(1, count(", "max(0, count(", masks.test_a_word_is_masked_where_the_count_is_zero),
         ("n * (passes - step) //", "n * (passes - step - 1) //", masks.test_decoding_counts_follow_the_paper),

@@ -15,6 +15,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_NAME_REGISTRY, ARCH_
 from torch import Tensor
 
 import nar_plugin  # noqa: F401  (registers the architectures)
+from nar_plugin.criterions.alignment import AlignmentCriterion
 from nar_plugin.criterions.elbo_length import ElboLengthCriterion
 from nar_plugin.criterions.score_matching import ScoreMatchingCriterion
 from nar_plugin.criterions.token_length import TokenLengthCriterion
@@ -89,7 +90,7 @@ def enliven(model: Any, seed: int) -> None:
             if weight.dim() == 2:
                 is_table = "embedding" in name or "table" in name or "first_output" in name
                 weight.normal_(std=0.5 if is_table else 1.5 / math.sqrt(weight.size(1)), generator=generator)
-        for module in model.decoder.modules():
+        for module in (model.decoder or model.encoder).modules():
             if isinstance(module, SelfAttention):
                 module.output.weight *= 2.0
         if str(model.cfg.positions) == "learned":
@@ -123,6 +124,8 @@ def criterion(label_smoothing: float = 0.0, normalize: str = "token", length_los
 
 def criterion_of(model: Any) -> Any:
     """One that trains this model."""
+    if "alignment" in model.criterions:
+        return AlignmentCriterion(stand_in_task(), 0.0, "token")
     if "elbo_length" in model.criterions:
         return ElboLengthCriterion(stand_in_task(), 0.0, "sentence", 1.0, 0.0, 0, 0)
     return ScoreMatchingCriterion(stand_in_task()) if "score_matching" in model.criterions else criterion()
@@ -218,7 +221,7 @@ def decode_until_one_is_left(model: Any, rows: list[Row], **options: Any) -> Non
 
 def train(model: Any, sample: dict[str, Any], steps: int, rate: float = 3e-3) -> None:
     """Adam on one batch, with other masks in every step, the rate falling to zero."""
-    loss_of, ids = criterion(), sample["id"]
+    loss_of, ids = criterion_of(model), sample["id"]
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     model.train()

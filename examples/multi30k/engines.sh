@@ -81,7 +81,7 @@ greedy_rows() {
 # pass_row SIZE LIST NAME METHOD LAYERS ENGINE: a method's least number of passes
 pass_row() {
   use "$4"
-  row "$ID${AFTER:+-score}-$5-$6$3" --train untrained --path "$MODELS/$1-$4-$5.pt" "${DECODE[@]}" --engine "$6" --gold-target-len \
+  row "$ID${AFTER:+-score}-$5-$6$3" --train untrained --path "$MODELS/$1-$4-$5.pt" "${DECODE[@]}" --engine "$6" "${FORCED[@]}" \
     --iter-decode-max-iter "$((${#AFTER} > 0))" ${2:+--shortlist "$2"}
 }
 # clock_forced TABLE FLAGS...: of $ROWS, on texts of the size in use

@@ -72,10 +72,14 @@ class TermsCriterion(FairseqCriterion):
         terms = model(sample["net_input"], sample["target"], **sample["columns"])
         sums: Sums = {"nsentences": sample["nsentences"], "ntokens": sample["ntokens"]}
         loss = sum(term.weight * self.loss_of(term, sums) for term in terms)
-        counted = [term.target.size(0) for term in terms if isinstance(term, Tokens) and term.is_counted]
-        sample_size = sum(counted) if counted and self.normalize == "token" else sums["nsentences"]
+        sample_size = self.sample_size(terms, sums)
         sums.update(loss=loss.detach(), sample_size=sample_size)
         return loss, sample_size, sums
+
+    def sample_size(self, terms: List[Any], sums: Sums) -> int:
+        """What all sums of the batch are divided by."""
+        counted = [term.target.size(0) for term in terms if isinstance(term, Tokens) and term.is_counted]
+        return sum(counted) if counted and self.normalize == "token" else sums["nsentences"]
 
     def loss_of(self, term: Any, sums: Sums) -> Tensor:
         """The term's summed loss in nats, float32; adds what is to be logged to ``sums``."""
@@ -151,6 +155,9 @@ class TermsCriterion(FairseqCriterion):
             if "positions" in found:
                 count = found["positions"]
                 metrics.log_scalar(f"{name}_position", found["nats"] / count, count, round=4)
+
+    def end_epoch(self, meters: Dict[str, Any]) -> None:
+        """What an objective says at the end of an epoch of training; ``meters``: what it logged, by name."""
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

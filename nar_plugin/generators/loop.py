@@ -247,7 +247,8 @@ class RefinementGenerator:
             lengths = (decoded.tokens != self.symbols.pad).sum(1)
         else:
             total, lengths = self.teacher.score(net_input, decoded.tokens, owner)
-        return normalised(total, lengths, self.candidates.rescore_norm, self.candidates.lenpen)
+        norm = self.candidates.norm(is_teachers=self.teacher is not None)
+        return normalised(total, lengths, norm, self.candidates.lenpen)
 
     def chosen(self, score: Tensor, owner: Tensor, sentences: int) -> list[list[int]]:
         """By sentence, the hypotheses that are given, best first."""

@@ -35,7 +35,7 @@ class ReferenceScorer:
         with self.counters.running(self.model):
             scored = self.model.score(self.model.encode(sample["net_input"]), target)
         total, lengths = scored.tokens.float().sum(1) + scored.extra, is_token.sum(1)
-        score = normalised(total, lengths, self.options.rescore_norm, self.options.lenpen).cpu()
+        score = normalised(total, lengths, self.options.norm(), self.options.lenpen).cpu()
         self.counters.sentences += len(target)
         self.counters.tokens += int(lengths.sum())
         rows = zip(target.cpu(), scored.tokens.float().cpu(), score, strict=True)

@@ -170,7 +170,7 @@ class Finished(NamedTuple):
     ``extra``: (N,) log-probability in nats of what is no token and yet tells candidates apart (a latent, fertilities).
     ``owner``: (N,) the state's row that each hypothesis is of, rising, each row at least once, the best of a row first:
     a method that searches after its pass (a beam over one pass's output) has several a row, and says how many at most
-    in ``Options.hypotheses``. None: one a row.
+    in ``Options.searches``. None: one a row.
     """
 
     tokens: Tensor

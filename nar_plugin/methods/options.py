@@ -10,7 +10,7 @@ A field whose ``host_flag`` is set is one of fairseq's own flags; all others are
 
 import math
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Mapping, TypeVar, get_args
+from typing import Any, ClassVar, Mapping, TypeVar, get_args
 
 from .usage import UsageError
 
@@ -87,10 +87,14 @@ class Options:
         """Proposals a sentence."""
         return math.prod(self.counts().values())
 
+    def searches(self) -> dict[str, int]:
+        """By option, how many hypotheses a proposal is asked for, where one pass gives several; they multiply."""
+        return {}
+
     @property
     def hypotheses(self) -> int:
         """The most hypotheses that a sentence gets; more than ``candidates`` where one pass gives several."""
-        return self.candidates
+        return self.candidates * math.prod(self.searches().values())
 
     @property
     def steps(self) -> int:
@@ -109,7 +113,7 @@ class Options:
 def _check(f: Field[Any], value: Any) -> None:
     about: About = f.metadata[ABOUT]
     flag = flag_of(f.name, about)
-    if about.choices and value not in about.choices:
+    if about.choices and value is not None and value not in about.choices:
         raise UsageError(f"{flag} {value}: this model knows {', '.join(about.choices)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{flag} {value}: it takes a finite number")
@@ -137,7 +141,11 @@ class Candidates(Engine):
     """How hypotheses of a sentence are compared, and what is kept and written of them: heeded by every model."""
 
     nbest: int = option(1, "so many of a sentence's hypotheses, the best first", host_flag="nbest", least=1)
-    rescore_norm: str = option("mean", "how candidates' summed log-probabilities are made comparable", choices=NORMS)
+    rescore_norm: str | None = option(
+        None,
+        "how candidates' summed log-probabilities are made comparable (default: mean; of a sum over alignments sum)",
+        choices=NORMS,
+    )
     lenpen: float = option(1.0, "the exponent of --rescore-norm lenpen", host_flag="lenpen")
     is_rescored: bool = option(
         False, "a teacher, the last of --path, chooses", host_flag="iter_decode_with_external_reranker"
@@ -147,12 +155,18 @@ class Candidates(Engine):
         None, "decode at most so many candidate tokens at a time; changes memory, no result", least=1
     )
     collapse_repeats: bool = option(False, "drop words equal to the word before, once chosen")
+    own_norm: ClassVar[str] = "mean"
+    """The norm of the model's own log-probabilities where none is given; a teacher's are always a mean then."""
+
+    def norm(self, *, is_teachers: bool = False) -> str:
+        """By which log-probabilities are made comparable."""
+        return self.rescore_norm or ("mean" if is_teachers else self.own_norm)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nbest > self.hypotheses:
             abouts = about_of(type(self))
-            flags = " or ".join(flag_of(name, abouts[name]) for name in self.counts())
+            flags = " or ".join(flag_of(name, abouts[name]) for name in {**self.counts(), **self.searches()})
             raise UsageError(f"--nbest {self.nbest} needs {self.nbest} or more candidates: {flags or 'there are none'}")
 
     def ineffective(self) -> dict[str, str]:
@@ -173,10 +187,28 @@ class GoldLength(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lengths(GoldLength):
-    """For models that try several lengths."""
+class Beam(Options):
+    """For models that try several of something at once."""
 
-    lengths: int = option(1, "lengths that are tried", host_flag="iter_decode_with_beam", least=1)
+    lengths: int = option(
+        1,
+        "lengths that are tried, or hypotheses of a prefix beam search (ctc)",
+        host_flag="iter_decode_with_beam",
+        least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixBeam(Beam):
+    """For models that search among the alignments of one pass; 1: the most probable alignment, without a search."""
+
+    def searches(self) -> dict[str, int]:
+        return {**super().searches(), "lengths": self.lengths}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths(GoldLength, Beam):
+    """For models that try several lengths."""
 
     def counts(self) -> dict[str, int]:
         return {**super().counts(), "lengths": self.lengths}

@@ -50,6 +50,18 @@ class Nats:
     has_free_bits: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Alignments(Nats):
+    """Minus the log-probability of each target, summed over its alignments with a canvas, (B,).
+
+    Those that do not fit on their canvas are not counted. ``factor``: how many times as long as its source a canvas is;
+    ``least_factor``: (B,) at least how many times it would have to be.
+    """
+
+    factor: int
+    least_factor: Tensor
+
+
 @dataclass(frozen=True)
 class Steps:
     """A step of latents at each position, and its target, (B, T, Z) each; ``is_counted``: (B, T)."""

@@ -273,11 +273,13 @@ class Stack(nn.Module):
         is_source: Tensor | None = None,
         positions: Tensor | None = None,
         cache: Sequence[Join] | None = None,
+        between: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """(B, T, D) inputs to (B, T, D) states; what stands at padding never reaches a real position.
 
         ``memory``, ``is_source``: a source's, for attention to it. ``positions``: (T, D), for attention by position.
         ``cache``: a layer's access to what it has read before (``methods.cache``), which ``seen`` then covers too.
+        ``between``: of a layer's number and states, what the next one reads in place of them.
         """
         first = x
         for i, layer in enumerate(self.layers):
@@ -285,6 +287,8 @@ class Stack(nn.Module):
             x = layer(x, seen, of_layer, is_source, positions, join)
             if self.has_input_skip:
                 x = (first + x) * 0.5**0.5
+            if between is not None and i + 1 < len(self.layers):
+                x = between(i, x)
         return self.norm(x)
 
 

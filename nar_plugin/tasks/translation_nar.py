@@ -346,6 +346,9 @@ class TranslationNarTask(TranslationTask):
     def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
         """As the host's, but empty hypotheses score 0, where the host leaves BLEU out and then misses it."""
         FairseqTask.reduce_metrics(self, logging_outputs, criterion)
+        meters = metrics.get_meters("train")
+        if criterion.training and meters and hasattr(criterion, "end_epoch") and self._is_epoch_over():
+            criterion.end_epoch(meters)
         if not any("_bleu_sys_len" in log for log in logging_outputs):
             return
         for name in ("counts", "totals"):
@@ -355,6 +358,11 @@ class TranslationNarTask(TranslationTask):
         for name in ("sys_len", "ref_len"):
             metrics.log_scalar(f"_bleu_{name}", sum(float(log.get(f"_bleu_{name}", 0)) for log in logging_outputs))
         metrics.log_derived("bleu", _bleu)
+
+    def _is_epoch_over(self) -> bool:
+        """Whether all batches of the present epoch of training were handed out."""
+        iterator = self.dataset_to_epoch_iter.get(self.datasets.get(self.cfg.train_subset))
+        return iterator is not None and iterator.iterations_in_epoch > 0 and iterator.end_of_epoch()
 
     def with_columns(self, sample: Dict[str, Any], split: str, epoch: int) -> Dict[str, Any]:
         """The batch with the side columns that the model names in ``inputs``."""

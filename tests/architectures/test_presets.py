@@ -21,6 +21,12 @@ PAPERS: Dict[str, Dict[str, Sizes]] = {
         "iwslt16_de_en": (5, 278, 507, 2),
         "iwslt14_de_en": (5, 256, 1024, 4),
     },
+    "ctc": {
+        "wmt14_en_de": (6, 512, 2048, 8),
+        "wmt16_ro_en": (6, 512, 2048, 8),
+        "iwslt16_de_en": (5, 278, 507, 2),
+        "iwslt14_de_en": (5, 256, 1024, 4),
+    },
     "iterative_refinement": {
         "wmt14_en_de": (6, 512, 512, 8),
         "wmt16_ro_en": (6, 512, 512, 8),
@@ -70,6 +76,8 @@ def by_hand(name: str, size: str) -> int:
         return tables + 5 * encoder + 3 * layers * decoder + lengths + dim * (2 * 16 + 8)
     if name == "lanmt_refiner":
         return layers * decoder + dim * (8 + 8)
+    if name == "ctc":
+        return types * dim + layers * (encoder + decoder)
     if name == "mask_predict":  # learned positions of either side, lengths, and where the small presets have none
         tables = types * dim
         positions = (3 if dim == 512 else 1) * POSITIONS * dim
@@ -130,6 +138,12 @@ def test_the_table_of_the_recipes_says_the_same() -> None:
         *(("lanmt_refiner", name, -1) for name in ("start_noise", "rollout_start", "rollout_step_size")),
         *(("lanmt_refiner", name, 0) for name in ("refiner_layers", "delta_steps", "rollout_steps")),
         ("lanmt_refiner", "rollout_share", 7.0),
+        *(("ctc", "upsample", value) for value in (0, -1)),
+        *(
+            ("ctc", "glance", value)
+            for value in ("0.5", "0.5:", "0.5:0.1:0", "half:none", "1.5:0.1", "0.5:-0.1", "nan:0")
+        ),
+        ("ctc", "decoder_layers", -1),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_in_one_line(arch: str, option: str, value: Any) -> None:

@@ -38,6 +38,7 @@ ROWS = [[], [], [], [], *random_rows(WORDS, 7, seed=31, words=WORDS, shortest=0)
 ALWAYS = random_rows(1, 4, seed=32, words=WORDS, shortest=4)[0]
 SOURCES = [[], *random_rows(11, 7, seed=33, words=WORDS), []]
 DECODES: dict[str, list[dict[str, Any]]] = {
+    "ctc": [{}, {"lengths": 4, "nbest": 3}, {"lengths": 3, "max_candidate_tokens": 20}],
     "iterative_refinement": [
         {"iterations": 3, "lengths": 2},
         {"iterations": 2, "decode_samples": 3},
@@ -136,8 +137,9 @@ def test_a_batch_of_any_size_gives_the_same(name: str, options: dict[str, Any], 
 def test_a_shortlist_of_all_words_changes_nothing(name: str) -> None:
     model, sample = model_of(name), sample_of(SOURCES[:8])
     every = list(range(FIRST_WORD, SYMBOLS.size))
-    whole = decode(model, sample, iterations=2)
-    short = decode(model, sample, lexicon=Lexicon([[]] * SYMBOLS.size, every, SYMBOLS), iterations=2)
+    options = DECODES[name][0]
+    whole = decode(model, sample, **options)
+    short = decode(model, sample, lexicon=Lexicon([[]] * SYMBOLS.size, every, SYMBOLS), **options)
     assert texts(short) == texts(whole)
 
 
@@ -148,7 +150,7 @@ def test_what_is_made_of_the_words_is_made_once_a_batch(name: str, monkeypatch: 
         if key.startswith("project"):
             choose = one.module.chosen
             monkeypatch.setattr(one.module, "chosen", lambda *asked, k=key, f=choose: made.append(k) or f(*asked))
-    decode(model, sample_of(SOURCES), lexicon=lexicon(), iterations=4)
+    decode(model, sample_of(SOURCES), lexicon=lexicon(), **DECODES[name][0])
     assert made and len(made) == len(set(made))
 
 

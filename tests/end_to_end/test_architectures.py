@@ -12,14 +12,19 @@ from tests.conftest import ADAM, CRITERIONS, LIMITS, QUIET
 from tests.end_to_end.programs import TASK, complains, program, succeed, texts
 
 UPDATES = {
+    "ctc": 400,
     "iterative_refinement": 60,
     "lanmt_continuous": 150,
     "lanmt_refiner": 40,
     "latent_transformer": 150,
     "mask_predict": 300,
 }
-"""Few, but enough that different sources get different words."""
+"""Few, but enough that different sources get different words (by alignments, nothing but blanks is said at first)."""
 DECODES = {
+    "ctc": [
+        ("--iter-decode-with-beam", 4),
+        ("--iter-decode-with-beam", 3, "--rescore-norm", "lenpen", "--lenpen", 0.5),
+    ],
     "iterative_refinement": [
         ("--stop-rule", "none"),
         ("--stop-rule", "jaccard", "--stop-window", 5),

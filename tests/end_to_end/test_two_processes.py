@@ -138,6 +138,14 @@ def trained_twice(model: torch.nn.Module) -> None:
 
 
 OPTIONS = {
+    "ctc": [
+        {},
+        {"freeze": "encoder", "share_all_embeddings": True},
+        {"decoder_layers": 0, "positions": "learned"},
+        {"decoder_layers": 0, "share_all_embeddings": True},
+        {"deep_supervision": True, "decoder_layers": 3},
+        {"glance": "0.5:0.1", "max_update": 100},
+    ],
     "iterative_refinement": [
         {},
         *({"stop_gradient": value} for value in ("none", "length", "both")),

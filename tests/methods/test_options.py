@@ -8,6 +8,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks.translation import TranslationConfig
 
+from nar_plugin.architectures.ctc import CtcModel
 from nar_plugin.architectures.iterative_refinement import IterativeRefinementModel
 from nar_plugin.architectures.lanmt import LanmtModel
 from nar_plugin.architectures.lanmt_continuous import LanmtContinuousModel
@@ -28,6 +29,7 @@ OF_MODELS: dict[str, type[Any]] = {
     "lanmt_continuous_tiny": LanmtContinuousModel.decode_options,
     "lanmt_refiner_tiny": ScoreOptions,
     "lanmt_refiner_tiny (energy)": EnergyOptions,
+    "ctc_tiny": CtcModel.decode_options,
 }
 """By preset, the options of every architecture."""
 
@@ -163,6 +165,7 @@ def test_a_model_has_options_of_the_groups_alone(name: str) -> None:
 UNMASKING = {"unmask", "unmask_threshold"}
 LATENT = {"decode_sample_noise", "latent_inference", "latent_step_size"}
 STOPPING = {"stop_rule", "stop_window", "stop_distance"}
+REFINING = {"iterations", "is_forced", "keep_history", "print_step"}
 
 
 @pytest.mark.parametrize(
@@ -174,6 +177,7 @@ STOPPING = {"stop_rule", "stop_window", "stop_distance"}
         ("lanmt_continuous_tiny", UNMASKING | {"latent_step_size"}),
         ("lanmt_refiner_tiny", UNMASKING),
         ("lanmt_refiner_tiny (energy)", UNMASKING),
+        ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | {"decode_samples", "gold_target_len"}),
     ],
 )
 def test_a_model_has_all_options_but_those_that_it_would_ignore(name: str, lacks: set[str]) -> None:
@@ -317,6 +321,7 @@ def test_more_hypotheses_than_candidates_are_refused_by_the_flags_that_would_mak
         (options.Candidates, "there are none"),
         (MaskPredictModel.decode_options, "--iter-decode-with-beam"),
         (LanmtModel.decode_options, "--decode-samples"),
+        (CtcModel.decode_options, "--iter-decode-with-beam"),
     ):
         with pytest.raises(UsageError) as error:
             kind(nbest=3)
@@ -378,9 +383,18 @@ def test_a_choice_of_fairseqs_kind_becomes_text() -> None:
 def test_where_nothing_was_said_the_default_of_the_model_holds() -> None:
     for kind in OF_MODELS.values():
         assert options.filled(kind, {}) == options.filled(kind, dict.fromkeys(EVERY)) == kind()
-    assert [kind().iterations for kind in OF_MODELS.values()] == [9, 4, 1, 1, 1, 1]
-    assert [getattr(kind(), "stop_rule", "") for kind in OF_MODELS.values()] == ["", *["fixed-point"] * 5]
-    assert [getattr(kind(), "decode_sample_noise", 0) for kind in OF_MODELS.values()] == [0, 0, 0.5, 1, 1, 1]
+    assert [getattr(kind(), "iterations", 0) for kind in OF_MODELS.values()] == [9, 4, 1, 1, 1, 1, 0]
+    assert [getattr(kind(), "stop_rule", "") for kind in OF_MODELS.values()] == ["", *["fixed-point"] * 5, ""]
+    assert [getattr(kind(), "decode_sample_noise", 0) for kind in OF_MODELS.values()] == [0, 0, 0.5, 1, 1, 1, 0]
+
+
+def test_sums_over_alignments_are_compared_as_they_are_and_what_a_teacher_says_by_means() -> None:
+    of_alignments, of_words = CtcModel.decode_options(), MaskPredictModel.decode_options()
+    assert (of_alignments.norm(), of_alignments.norm(is_teachers=True)) == ("sum", "mean")
+    assert (of_words.norm(), of_words.norm(is_teachers=True)) == ("mean", "mean")
+    for norm in options.NORMS:
+        asked = CtcModel.decode_options(rescore_norm=norm)
+        assert asked.norm() == asked.norm(is_teachers=True) == norm
 
 
 def test_what_other_models_heed_is_left_aside() -> None:
@@ -429,6 +443,8 @@ def test_what_multiplies_makes_the_candidates() -> None:
         pass
 
     assert OtherOrder(lengths=2, decode_samples=3).counts() == both.counts()
+    searched = CtcModel.decode_options(lengths=3, nbest=3)
+    assert (searched.counts(), searched.candidates, searched.hypotheses) == ({}, 1, 3)
     nothing = options.Candidates()
     assert (nothing.counts(), nothing.candidates, nothing.hypotheses, nothing.steps) == ({}, 1, 1, 0)
 

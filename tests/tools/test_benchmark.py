@@ -255,7 +255,7 @@ def test_our_own_processes_are_no_noise(monkeypatch: pytest.MonkeyPatch) -> None
 
 class LengthsWorker:
     def __init__(self, name: str, lengths: list[int]) -> None:
-        self.entrant, self.lengths = SimpleNamespace(id=name), lengths
+        self.entrant, self.lengths, self.facts = SimpleNamespace(id=name), lengths, {"has_length": True}
 
     def call(self, method: str) -> list[int]:
         assert method == "lengths"
@@ -268,6 +268,8 @@ def test_a_forced_length_is_checked_for_every_system() -> None:
     bad: Any = LengthsWorker("bad", [11, 9])
     with pytest.raises(ToolError, match="^bad: hypotheses of 8 tokens, not of 10$"):
         runs.check_lengths([good, bad], 10)
+    bad.facts = {"has_length": False}  # what can be given no length is not asked for one
+    runs.check_lengths([good, bad], 10)
 
 
 def test_a_curve_says_whether_a_system_has_converged(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ sorted by length; the systems take turns.
 
 With --forced-length N in place of --reference there are no scores, only times: of systems whose flags force N tokens on
 every hypothesis, which is checked (--min-len N --max-len-a 0 --max-len-b N for fairseq's own search; for ours
---gold-target-len and references of N tokens). Of several lengths each is a run; the word LENGTH stands for it, in the
-folder of the data and in the systems' flags.
+--gold-target-len and references of N tokens; --arch ctc can be given no length: its sources have N tokens).
+Of several lengths each is a run; the word LENGTH stands for it, in the folder of the data and in the systems' flags.
 
 Example:
     nar benchmark joined/LENGTH/bin --forced-length 25 100 --output lengths.json \\

@@ -10,7 +10,7 @@ sentences, for each the median of the repeats; ratios are of medians over senten
 | arch | | architecture of the first checkpoint of `--path` |
 | train | words | the training choice: raw, distilled, ... |
 | decode_flags | | the flags of fairseq-generate |
-| forced_length | tokens | of every hypothesis, forced, end symbol not counted; null where lengths are free |
+| forced_length | tokens | of every hypothesis, forced (else of the sources), without the end symbol; null if free |
 | passes | calls | decoder calls a sentence at batch 1; several candidates count once; null for CTranslate2's beams |
 | bleu | % | detokenised sacreBLEU on the raw reference, of all sentences |
 | chrf | % | chrF2, likewise |

@@ -111,8 +111,13 @@ def unscored(workers: Sequence[Worker], common: Row, length: int) -> List[Row]:
 
 
 def check_lengths(workers: Sequence[Worker], length: int) -> None:
-    """Raises ToolError where a hypothesis of a system has not ``length`` tokens and the end symbol."""
+    """Raises ToolError where a hypothesis of a system has not ``length`` tokens and the end symbol.
+
+    Of a system that can be given no length, the source's sets the work, and nothing is asked.
+    """
     for worker in workers:
+        if not worker.facts["has_length"]:
+            continue
         others = set(worker.call("lengths")) - {length + 1}
         if others:
             raise ToolError(f"{worker.entrant.id}: hypotheses of {min(others) - 1} tokens, not of {length}")

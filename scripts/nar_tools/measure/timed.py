@@ -121,7 +121,14 @@ class Timed(System):
             "target_lang": self.task.cfg.target_lang,
             "checkpoint": self.paths[0],
             "source_lengths": self.source_lengths(),
+            "has_length": self.has_length(),
         }
+
+    def has_length(self) -> bool:
+        """Whether the length of a hypothesis can be forced: not where it comes of what is said on a canvas."""
+        from nar_plugin.methods.options import GoldLength
+
+        return not self.is_ours or isinstance(self.generator.options, GoldLength)
 
     def source_lengths(self) -> List[int]:
         """Of every sentence without its end symbol; of sources that are no text, what their dataset calls tokens."""
