@@ -140,7 +140,8 @@ class VocabularyProjection(nn.Module):
 
     def forward(self, states: Tensor, bias: Tensor | None = None, chosen: Any = None) -> Tensor:
         if isinstance(chosen, tuple):
-            return by_rows_unpacked(states, *chosen, bias, self.most)
+            numbers, scales = chosen
+            return by_rows_unpacked(states, numbers, scales, bias, self.most)
         return by_rows(states, self.packed if chosen is None else chosen, bias, self.most)
 
 
