@@ -1,7 +1,7 @@
 # CTC: Libovický & Helcl 2018, Saharia et al. 2020; on a canvas of twice the source, by argmax, by a prefix beam of ten, and by
 # the teacher's choice among the ten. Variants: glancing (Qian et al. 2021), deep supervision (Huang et al. 2022), and the
 # encoder alone, as deep as both stacks.
-ID=ctc CRITERION=alignment FORCED=() OVERFIT_WAY=(--iter-decode-with-beam 1)
+ID=ctc CRITERION=alignment FORCED=() OVERFIT_WAY=(--iter-decode-with-beam 1) SHOWN=(--iter-decode-with-beam 1)
 case $VARIANT in
   glat) kind=(--glance 0.5:0.1) ;;
   dslp) kind=(--deep-supervision) ;;

@@ -54,7 +54,7 @@ class CtcConfig(base.VaswaniConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CtcOptions(options.Candidates, options.Vocabulary, options.PrefixBeam):
+class CtcOptions(options.Candidates, options.Vocabulary, options.PrefixBeam, options.History):
     own_norm: ClassVar[str] = "sum"
 
 
@@ -223,6 +223,12 @@ class CtcModel(base.DecodingModel):
             return state
         scores, places = prediction.greatest(log_probs)
         return replace(state, said=self.words_at(places, shortlist), scores=scores, log_probs=None)
+
+    def canvas(self, encoded: CtcEncoded) -> Tuple[Tensor, Tensor, Tensor]:
+        """(B, C) what each position says, a word or the blank, its log-probability in nats, and where it is read."""
+        state = self.start(encoded, CtcProposals(lengths=self.cfg.upsample * encoded.lengths, beam=1))
+        assert state.said is not None and state.scores is not None
+        return state.said, state.scores, alignments.is_read(state.said, state.is_canvas, self.blank)
 
     def with_blank(self, shortlist: Shortlist) -> Shortlist:
         """The words and, last, the blank, which every position may say; the end symbol none."""

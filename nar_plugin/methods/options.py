@@ -224,7 +224,14 @@ class Vocabulary(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refinement(Options):
+class History(Options):
+    """For models of which what a pass makes can be seen."""
+
+    keep_history: bool = option(False, "keep the output of each pass", host_flag="retain_iter_history")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement(History):
     """For models that refine the output of their first pass."""
 
     # fairseq's 10 cannot be told from silence where a program decodes; a validation that is not told gets the default
@@ -234,7 +241,6 @@ class Refinement(Options):
     is_forced: bool = option(
         False, "make all of them, whatever the stop rule says", host_flag="iter_decode_force_max_iter"
     )
-    keep_history: bool = option(False, "keep the output of each pass", host_flag="retain_iter_history")
     print_step: bool = option(False, "print how many steps were made", host_flag="print_step")
 
     @property

@@ -16,7 +16,7 @@ from nar_tools.commands import show
 from nar_tools.measure import interactive, pages
 from nar_tools.measure.history import Refinement, Step, changes, compared, refined
 from nar_tools.measure.pages import as_html, as_text, parts, width
-from tests.conftest import toy_pairs
+from tests.conftest import ADAM, LIMITS, QUIET, toy_pairs
 from tests.end_to_end.programs import STOCK, TASK, Outcome, complains, console, hypotheses, succeed, tagged
 
 SCRIPT = Path(show.__file__)
@@ -475,3 +475,31 @@ def test_an_unforeseen_error_is_one_line_too(run: Run, monkeypatch: pytest.Monke
 
 def test_a_missing_path_is_said(run: Run, data: Path) -> None:
     refused(run(data, *TASK), "--path is missing")
+
+
+@pytest.fixture(scope="module")
+def one_pass(data: Path, once: Any) -> Path:
+    """The checkpoint of a CTC model that has learnt the toy language."""
+    arch = ("--arch", "ctc_tiny", "--criterion", "alignment", *LIMITS)
+    flags = (*TASK, *arch, *ADAM, *QUIET, "--max-tokens", 2000, "--max-update", 300)
+    folder = once("one_pass", lambda folder: succeed("fairseq-train", data, *flags, "--save-dir", folder))
+    return folder / "checkpoint_last.pt"
+
+
+def test_a_canvas_is_shown_with_what_is_read_of_it(
+    run: Run, data: Path, one_pass: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the words that stand on it those are read that repeat no word before; what is read is the output."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    flags = (data, *TASK, "--path", one_pass)
+    shown = sections(run(*flags, "--scores", stdin=b"\n".join([*LINES[:3], b""]) + b"\n"))
+    generated = succeed("fairseq-interactive", *flags, "--buffer-size", 9, stdin=b"\n".join(LINES[:3]) + b"\n")
+    outputs = [one.text for one in sorted(hypotheses(generated))]
+    for lines, source, output in zip(shown, LINES, outputs):
+        assert [name for name, _ in lines] == ["source", "canvas", "probability", "read", "probability", "output"]
+        canvas = lines[1][1].split()
+        assert len(canvas) == 2 * (len(source.split()) + 1) and interactive.BLANK in canvas
+        before = [interactive.BLANK, *canvas]
+        read = [word for word, last in zip(canvas, before) if word not in (interactive.BLANK, last)]
+        assert lines[3][1].split() == read == output.split() == lines[5][1].split()
+    assert shown[3] == [("source", "(empty)"), ("output", "(empty)")]

@@ -13,11 +13,15 @@ KEPT = "kept"
 
 
 class Step(NamedTuple):
-    """A state of the decode: T tokens and their T log-probabilities in nats."""
+    """A state of the decode: T tokens and their T log-probabilities in nats; whether it is held against the one before.
+
+    An empty token is a place at which nothing stands.
+    """
 
     name: str
     tokens: Sequence[str]
     scores: Sequence[float]
+    is_compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Pass:
     def change(self) -> str:
         """How much is new, in words."""
         if self.before is None:
-            return f"{len(self.tokens)} tokens"
+            return f"{sum(map(bool, self.tokens))} tokens"
         resized = f", {self.before} → {len(self.tokens)}" if self.before != len(self.tokens) else ""
         return f"{sum(self.marked)} changed{resized}"
 
@@ -87,11 +91,12 @@ def printable(text: str) -> str:
 def compared(steps: Sequence[Step]) -> List[Pass]:
     """The states as they followed each other, each held against the one before."""
     found: List[Pass] = []
-    for name, words, scores in steps:
+    for name, words, scores, is_compared in steps:
         tokens = list(map(printable, words))
-        before = found[-1].tokens if found else tokens
+        before = found[-1].tokens if found and is_compared else None
         chances = [math.exp(min(score, 0.0)) for score in scores]
-        found.append(Pass(name, tokens, chances, changes(before, tokens), len(before) if found else None))
+        marked = [False] * len(tokens) if before is None else changes(before, tokens)
+        found.append(Pass(name, tokens, chances, marked, None if before is None else len(before)))
     return found
 
 

@@ -6,9 +6,12 @@ from ..errors import ToolError
 from .history import KEPT, Refinement, Step, refined
 from .system import System, parsed
 
+BLANK = "·"
+"""How a position of a canvas is shown that says nothing."""
+
 
 class Interactive(System):
-    """An iterative model; each sentence is decoded alone."""
+    """A model whose passes can be seen; each sentence is decoded alone."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         from fairseq import hub_utils
@@ -16,8 +19,8 @@ class Interactive(System):
         from nar_plugin.methods import options
 
         super().__init__(argv)
-        if not self.options_are(options.Refinement):
-            told = "keeps no history of passes that could be shown; take a model of an iterative --arch"
+        if not self.options_are(options.History):
+            told = "keeps no history of passes that could be shown; take a model of an iterative --arch, or of ctc"
             raise ToolError(f"{self.paths[0]} {told}")
         self.load_generator()
         self.hub = hub_utils.GeneratorHubInterface(self.cfg, self.task, self.models)
@@ -37,9 +40,23 @@ class Interactive(System):
 
         (batch,) = make_batches([source], self.cfg, self.task, hub.max_positions, segmented)
         sample = {"net_input": {"src_tokens": batch.src_tokens, "src_lengths": batch.src_lengths}}
-        best = self.step(self.on_device(sample))[0][0]
+        sample = self.on_device(sample)
+        best = self.step(sample)[0][0]
         output = hub.detokenize(hub.remove_bpe(dictionary.string(best["tokens"], self.cfg.common_eval.post_process)))
-        return refined(source, self.steps(best), output, reference)
+        has_canvas = hasattr(self.models[0], "canvas") and best["history"]
+        return refined(source, self.canvas(sample) if has_canvas else self.steps(best), output, reference)
+
+    def canvas(self, sample: Any) -> List[Step]:
+        """What each position of a canvas says, and where what is read of it stands: of the most probable alignment."""
+        import torch
+
+        model, words = self.models[0], self.task.target_dictionary
+        with torch.no_grad():
+            said, scores, is_read = (x[0].tolist() for x in model.canvas(self.generator.encoded(sample["net_input"])))
+        tokens = [BLANK if i == model.blank else words[i] for i in said]
+        read = [word if is_first else "" for word, is_first in zip(tokens, is_read)]
+        chances = [score if is_first else 0.0 for score, is_first in zip(scores, is_read)]
+        return [Step("canvas", tokens, scores), Step("read", read, chances, is_compared=False)]
 
     def steps(self, best: Any) -> List[Step]:
         """The history of a hypothesis, and its tokens if they are not those of the last pass (--collapse-repeats)."""
