@@ -24,7 +24,9 @@ CONTRACT = {f"{PACKAGE}.methods.{name}" for name in ("contract", "options", "sym
 EVERYWHERE = {"torch"} | CONTRACT
 SHARED_METHODS = {
     f"{PACKAGE}.methods.{name}"
-    for name in ("alignments", "cache", "gaussian", "lengths", "noise", "prediction", "schedules", "transformer")
+    for name in (
+        *("alignments", "cache", "gaussian", "glancing", "lengths", "noise", "prediction", "schedules", "transformer"),
+    )
 }
 METHODS = {f"{PACKAGE}.methods"}
 COMPAT = {f"{PACKAGE}.compat"}

@@ -72,6 +72,20 @@ class VaswaniConfig(TransformerConfig):
 
 
 @dataclass
+class GlancingConfig(FairseqDataclass):
+    """Of models that may be shown part of what they should say (``methods.glancing``)."""
+
+    glance: str = field(
+        default="",
+        metadata={
+            "help": "START:END, as 0.5:0.1: show in training this share of as many positions as are wrong, from the "
+            "first update to --max-update (default: none)"
+        },
+    )
+    max_update: int = II("optimization.max_update")
+
+
+@dataclass
 class GaussianConfig(VaswaniConfig):
     """Models with Gaussian latents: those blocks, with norm before each."""
 

@@ -13,10 +13,9 @@ from typing import ClassVar, List, Optional, Tuple
 import torch
 import torch.nn.functional as F
 from fairseq.models import register_model
-from omegaconf import II
 from torch import Tensor, nn
 
-from ..methods import alignments, options, prediction, prefix_beam, schedules
+from ..methods import alignments, glancing, options, prediction, prefix_beam
 from ..methods import ctc as method
 from ..methods import lengths as length_classes
 from ..methods.contract import (
@@ -38,19 +37,11 @@ from . import base
 
 
 @dataclass
-class CtcConfig(base.VaswaniConfig):
+class CtcConfig(base.GlancingConfig, base.VaswaniConfig):
     upsample: int = field(default=2, metadata={"help": "positions of the canvas for each token of the source"})
-    glance: str = field(
-        default="",
-        metadata={
-            "help": "START:END, as 0.5:0.1: show in training this share of as many positions as are wrong, from the "
-            "first update to --max-update (default: none)"
-        },
-    )
     deep_supervision: bool = field(
         default=False, metadata={"help": "every layer predicts, is taught, and tells the next what it says"}
     )
-    max_update: int = II("optimization.max_update")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +91,7 @@ class CtcModel(base.DecodingModel):
     def __init__(self, cfg: CtcConfig, symbols: Symbols, source_size: int) -> None:
         super().__init__(cfg, symbols, source_size)
         base.check_least(cfg, upsample=1, encoder_layers=1, decoder_layers=0)
-        self.ratios, self.update = ratios_of(cfg), 0
+        self.glance = glancing.Schedule(cfg.glance, cfg.max_update)
         dim, is_alone = cfg.encoder_embed_dim, not cfg.decoder_layers
         if is_alone and self.is_encoder_frozen:
             raise UsageError("--freeze encoder: beside --decoder-layers 0 nothing is left that would learn")
@@ -139,7 +130,7 @@ class CtcModel(base.DecodingModel):
     def set_num_updates(self, num_updates: int) -> None:
         """The task says how far the training is, after a resume too."""
         super().set_num_updates(num_updates)
-        self.update = num_updates
+        self.glance.update = num_updates
 
     def encode(self, net_input: NetInput) -> CtcEncoded:
         source, is_source = right_padded(net_input["src_tokens"], self.symbols.pad)
@@ -185,23 +176,15 @@ class CtcModel(base.DecodingModel):
         facts = Alignments("alignment", last, is_fitting, weight, factor=self.cfg.upsample, least_factor=factors)
         return [*terms, facts]
 
-    def ratio(self) -> float:
-        """The share of ``--glance`` at the present update, in a line from the first to the last."""
-        if self.ratios is None:
-            return 0.0
-        first, last = self.ratios
-        return last + schedules.falling(self.update, first - last, 0, self.cfg.max_update)
-
     @torch.no_grad()
     def glimpse(
         self, encoded: CtcEncoded, target: Tensor, lengths: Tensor, is_fitting: Tensor, keys: Tensor
     ) -> Optional[Tensor]:
         """What a first pass, with the dropout of the second, lets be shown; None where the ratio is 0."""
-        ratio = self.ratio()
+        ratio = self.glance.ratio
         if not ratio:
             return None
-        devices = [target.device] if target.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with glancing.first_pass(target.device):
             states, _ = self.decode(encoded)
         is_canvas = self.is_canvas(encoded)
         said, aligned = method.said_and_aligned(self.project(states), target, lengths, is_canvas, self.blank)
@@ -272,21 +255,6 @@ class CtcModel(base.DecodingModel):
         emitted = alignments.emissions(log_probs, said, is_canvas, self.blank)
         scores = alignments.log_likelihoods(emitted, said, is_token.sum(1) - 1, self.blank)
         return Scored(scores[:, : target.size(1)], scores.new_zeros(len(scores)), "exact")
-
-
-def ratios_of(cfg: CtcConfig) -> Optional[Tuple[float, float]]:
-    """What ``--glance`` begins and ends with; None without it. Raises UsageError for anything else than two shares."""
-    if not cfg.glance:
-        return None
-    try:
-        first, last = map(float, cfg.glance.split(":"))
-    except ValueError:
-        first = last = -1.0
-    if not (0 <= first <= 1 and 0 <= last <= 1):
-        raise UsageError(f"--glance {cfg.glance}: it takes START:END, two numbers from 0 to 1, as 0.5:0.1")
-    if not cfg.max_update:
-        raise UsageError("--glance needs --max-update, over which the share changes")
-    return first, last
 
 
 PRENORM = {"normalize_before": True}  # as the teachers of the small corpora; elsewhere these norm after each block

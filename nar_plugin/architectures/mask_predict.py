@@ -12,10 +12,21 @@ import torch
 from fairseq.models import register_model
 from torch import Tensor, nn
 
+from ..methods import glancing, options, prediction, unmasking
 from ..methods import lengths as length_classes
 from ..methods import mask_predict as method
-from ..methods import options, prediction, unmasking
-from ..methods.contract import Encoded, Finished, LengthProposals, NetInput, Pass, Request, Scored, Shortlist, State
+from ..methods.contract import (
+    Encoded,
+    Finished,
+    LengthProposals,
+    NetInput,
+    Pass,
+    Request,
+    Scored,
+    Shortlist,
+    State,
+    UsageError,
+)
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Classes, Term, Tokens
 from ..methods.transformer import Memory, Projection, padding_mask
@@ -23,7 +34,7 @@ from . import base
 
 
 @dataclass
-class MaskPredictConfig(base.TransformerConfig):
+class MaskPredictConfig(base.GlancingConfig, base.TransformerConfig):
     release_compat: bool = field(
         default=False, metadata={"help": "in training mask 1 to N - 1 tokens as the released code does, not 1 to N"}
     )
@@ -78,6 +89,9 @@ class MaskPredictModel(base.DecodingModel):
 
     def __init__(self, cfg: MaskPredictConfig, symbols: Symbols, source_size: int) -> None:
         super().__init__(cfg, symbols, source_size)
+        if cfg.glance and (cfg.release_compat or cfg.mask_span):
+            raise UsageError("--glance chooses what is masked in training: not with --release-compat or --mask-span")
+        self.glance = glancing.Schedule(cfg.glance, cfg.max_update)
         dim = cfg.encoder_embed_dim
         target_table = nn.Embedding(symbols.size + 1, dim)
         source_table = target_table if cfg.share_all_embeddings else nn.Embedding(source_size, dim)
@@ -95,6 +109,11 @@ class MaskPredictModel(base.DecodingModel):
             "decode": Pass(method.Decoder(self.target_embedding, self.decoder), "decoder"),
             "project": Pass(Projection(target_table, symbols.size)),  # tied to the input table less its mask row
         }
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """The task says how far the training is, after a resume too."""
+        super().set_num_updates(num_updates)
+        self.glance.update = num_updates
 
     def encode(self, net_input: NetInput) -> MaskPredictEncoded:
         source, is_source = right_padded(net_input["src_tokens"], self.symbols.pad)
@@ -117,13 +136,29 @@ class MaskPredictModel(base.DecodingModel):
         return encoded.length_log_probs
 
     def loss_terms(self, net_input: NetInput, target: Tensor, is_token: Tensor, keys: Tensor) -> List[Term]:
-        """``token`` over the masked positions, ``length`` once a sentence (section 3.1); ``keys`` choose the masks."""
-        masked = method.training_mask(keys, is_token, self.cfg.release_compat, self.cfg.mask_span)
+        """``token`` over the masked positions, ``length`` once a sentence (section 3.1); ``keys`` choose the masks.
+
+        With ``--glance`` all words are masked but, in training, those that are shown.
+        """
         encoded = self.encode(net_input)
+        if self.cfg.glance:
+            masked = is_token & ~self.glimpse(encoded, target, is_token, keys) if self.training else is_token
+        else:
+            masked = method.training_mask(keys, is_token, self.cfg.release_compat, self.cfg.mask_span)
         return [
             Tokens("token", self.masked_logits(encoded, target, masked), target[masked]),
             Classes("length", encoded.length_log_probs, is_token.sum(1)),
         ]
+
+    @torch.no_grad()
+    def glimpse(self, encoded: MaskPredictEncoded, target: Tensor, is_token: Tensor, keys: Tensor) -> Tensor:
+        """(B, T) the words that are shown after a first pass, which has the dropout of the second."""
+        if not self.glance.ratio:
+            return torch.zeros_like(is_token)
+        with glancing.first_pass(target.device):
+            _, said = prediction.greatest(self.masked_logits(encoded, target, is_token))
+        is_wrong = torch.zeros_like(is_token).masked_scatter(is_token, said != target[is_token])
+        return glancing.shown(keys, is_token, is_wrong.sum(1), self.glance.ratio)
 
     def propose(self, encoded: MaskPredictEncoded, request: Request[MaskPredictOptions]) -> MaskPredictProposals:
         """The most probable lengths, best first, or a window around the reference's (released decoder)."""

@@ -2,8 +2,8 @@
 networks, and what of the target is shown in training.
 
 Libovický & Helcl 2018 (arXiv 1811.04719); with the source's words on the canvas, and one stack alone: Saharia, Chan,
-Saxena & Norouzi 2020 (arXiv 2004.07437). Glancing: Qian et al. 2021 (GLAT, arXiv 2008.07905, section 3.2), on the best
-alignment as Gu & Kong 2021 (arXiv 2012.15833) have it. Deep supervision, with what a layer says fed to the next: Huang,
+Saxena & Norouzi 2020 (arXiv 2004.07437). Glancing (``methods.glancing``) on the best alignment: Gu & Kong 2021 (arXiv
+2012.15833). Deep supervision, with what a layer says fed to the next: Huang,
 Zhou, Zaïane & Mou 2022 (DSLP, arXiv 2110.07515, section 3). Alignments: ``methods.alignments``.
 """
 
@@ -12,7 +12,7 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
-from . import alignments, noise
+from . import alignments, glancing
 from .prediction import greatest
 from .transformer import Memory, Projection, Stack, TokenEmbedding
 
@@ -103,13 +103,13 @@ class Decoder(nn.Module):
 
 
 def glimpse(keys: Tensor, said: Tensor, aligned: Tensor, is_canvas: Tensor, is_fitting: Tensor, ratio: float) -> Tensor:
-    """What is shown of the best alignment (GLAT, section 3.2): (B, C) ids, ``HIDDEN`` elsewhere.
+    """What is shown of the best alignment (``methods.glancing``): (B, C) ids, ``HIDDEN`` elsewhere.
 
-    ⌊ratio · d⌋ positions, drawn from the whole canvas, where d is the number of those at which ``said`` and
-    ``aligned``, (B, C) ids each, differ: nothing of a sentence that is right already, nor of one that does not fit.
+    Wrong are the positions at which ``said`` and ``aligned``, (B, C) ids each, differ: nothing is shown of a sentence
+    that is right already, nor of one that does not fit.
     """
     wrong = ((said != aligned) & is_canvas).sum(1) * is_fitting
-    is_shown = noise.subset(keys, is_canvas, (ratio * wrong).long())
+    is_shown = glancing.shown(keys, is_canvas, wrong, ratio)
     return aligned.masked_fill(~is_shown, HIDDEN)
 
 

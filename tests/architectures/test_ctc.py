@@ -387,10 +387,10 @@ def test_the_share_falls_in_a_line_from_the_first_update_to_the_last() -> None:
     model = glancing()
     for update, ratio in ((0, 0.5), (25, 0.4), (100, 0.1), (400, 0.1)):
         model.set_num_updates(update)
-        assert model.ratio() == pytest.approx(ratio)
+        assert model.glance.ratio == pytest.approx(ratio)
     rising = glancing(glance="0:1")
     rising.set_num_updates(50)
-    assert rising.ratio() == pytest.approx(0.5) and model_of().ratio() == 0
+    assert rising.glance.ratio == pytest.approx(0.5) and model_of().glance.ratio == 0
 
 
 def test_a_validation_never_glances_nor_does_a_share_of_nothing() -> None:

@@ -167,6 +167,69 @@ def test_training_masks_depend_on_the_key_alone() -> None:
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0][alone], seen[2])
 
 
+def glancing(ratio: float, **options: Any) -> MaskPredictModel:
+    """A model in training that is shown so much of what it has wrong."""
+    return tiny_model(glance=f"{ratio}:{ratio}", max_update=100, **options).train()
+
+
+def seen_in_training(model: MaskPredictModel) -> tuple[list[Tensor], Any]:
+    """The canvases of the passes of a loss, and its terms."""
+    sample = sample_of(SOURCES, TARGETS)
+    target = sample["target"]
+    with canvases_seen(model) as seen:
+        terms = model(sample["net_input"], target, keys=noise.training_keys(1, 1, sample["id"]))
+    return seen, terms
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 1.0])
+def test_glancing_shows_a_share_of_as_many_words_as_are_wrong(ratio: float) -> None:
+    """CMLM-25: ⌊ratio · d⌋ words of the reference, anywhere; the others are masked, and they alone are taught."""
+    model = glancing(ratio)
+    (first, second), (tokens, _) = seen_in_training(model)
+    target = sample_of(SOURCES, TARGETS)["target"]
+    is_token = target != PAD
+    assert first.eq(MASK).equal(is_token)
+    with torch.no_grad():
+        encoded = encoded_sources(model, SOURCES)
+        said = model.project(model.decode(encoded, first, is_token)).argmax(-1)
+    wrong = ((said != target) & is_token).sum(1)
+    is_shown = is_token & (second != MASK)
+    assert is_shown.sum(1).tolist() == [int(ratio * count + 1e-6) for count in wrong.tolist()] and is_shown.any()
+    assert second[is_shown].equal(target[is_shown]) and tokens.target.equal(target[is_token & ~is_shown])
+
+
+def test_both_passes_of_a_glance_have_the_same_dropout() -> None:
+    """CMLM-25."""
+    model = glancing(1e-6, dropout=0.5)  # of which no word is shown
+    outputs: list[Tensor] = []
+    handle = model.decoder.register_forward_hook(lambda _, __, output: outputs.append(output))
+    seen_in_training(model)
+    handle.remove()
+    assert len(outputs) == 2 and outputs[0].equal(outputs[1]) and not outputs[0].requires_grad
+
+
+def test_a_validation_sees_masks_alone_in_one_pass() -> None:
+    """CMLM-25."""
+    for model in (glancing(0.5).eval(), glancing(0.0)):
+        (only,), (tokens, _) = seen_in_training(model)
+        target = sample_of(SOURCES, TARGETS)["target"]
+        assert only.eq(MASK).equal(target != PAD) and tokens.target.equal(target[target != PAD])
+
+
+def test_a_first_glance_takes_no_gradient_away_under_autocast() -> None:
+    model = glancing(0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = tiny.criterion_of(model)(model, sample_of(SOURCES, TARGETS))[0]
+    loss.backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in model.decoder.parameters())
+
+
+@pytest.mark.parametrize("other", ["mask_span", "release_compat"])
+def test_glancing_alone_says_what_is_masked(other: str) -> None:
+    with pytest.raises(UsageError, match="--glance chooses what is masked"):
+        tiny_model(glance="0.5:0.1", max_update=9, **{other: True})
+
+
 @pytest.mark.parametrize("passes", [1, 2, 3, 10])
 @pytest.mark.parametrize("candidates", [1, 3])
 def test_t_passes_are_t_passes(passes: int, candidates: int) -> None:
