@@ -19,6 +19,7 @@ from nar_plugin.methods import (
     cache,
     ctc,
     gaussian,
+    glancing,
     iterative_refinement,
     lanmt,
     lanmt_continuous,
@@ -58,7 +59,7 @@ Check = Callable[[], None]
 Mutation = tuple[str, str, Check]
 
 MODULES = (
-    *(alignments, ctc, prefix_beam),
+    *(alignments, ctc, glancing, prefix_beam),
     *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner),
     *(cache, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
 )
@@ -255,12 +256,14 @@ MUTATIONS: dict[str, list[Mutation]] = {
         ("noise.fold(key, word)", "noise.fold(key, 0 * word)", a_beam_of_three),
         ("words.scatter(2, sizes[", "words.scatter(2, sizes.clamp(min=1)[", a_beam_of_three),
     ],
-    "ctc": [
+    "glancing": [
         (
             "(ratio * wrong).long()",
             "(ratio * wrong).ceil().long()",
             lambda: glimpses.test_as_many_are_shown_as_the_share_of_wrong_positions_says(0.3),
         ),
+    ],
+    "ctc": [
         (
             "(said != aligned) & is_canvas",
             "said != aligned",
@@ -642,8 +645,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "lanmt_continuous": [
         (
-            "self.encoder(self.embedding(source), mask)",
-            "self.encoder(self.embedding(source), None)",
+            "states = self.encoder(self.embedding(source), mask)",
+            "states = self.encoder(self.embedding(source), None)",
             continuous_in_any_batch,
         ),
         (

