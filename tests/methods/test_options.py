@@ -165,7 +165,7 @@ def test_a_model_has_options_of_the_groups_alone(name: str) -> None:
 UNMASKING = {"unmask", "unmask_threshold"}
 LATENT = {"decode_sample_noise", "latent_inference", "latent_step_size"}
 STOPPING = {"stop_rule", "stop_window", "stop_distance"}
-REFINING = {"iterations", "is_forced", "keep_history", "print_step"}
+REFINING = {"iterations", "is_forced", "print_step"}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ REFINING = {"iterations", "is_forced", "keep_history", "print_step"}
         ("lanmt_continuous_tiny", UNMASKING | {"latent_step_size"}),
         ("lanmt_refiner_tiny", UNMASKING),
         ("lanmt_refiner_tiny (energy)", UNMASKING),
-        ("ctc_tiny", REFINING - {"keep_history"} | STOPPING | UNMASKING | LATENT | {"decode_samples", "gold_target_len"}),
+        ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | {"decode_samples", "gold_target_len"}),
     ],
 )
 def test_a_model_has_all_options_but_those_that_it_would_ignore(name: str, lacks: set[str]) -> None:
