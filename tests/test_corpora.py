@@ -26,6 +26,8 @@ from tests.end_to_end.warm import warm_programs
 Pairs = List[Tuple[str, str]]
 Members = Dict[str, bytes]
 RECIPES = ("iwslt16_de_en", "iwslt14_de_en", "wmt14_en_de", "wmt16_ro_en")
+LIKE_OTHERS = ("iwslt16_de_en", "wmt16_ro_en")
+"""Whose steps are those of the other of the two conferences."""
 METHODS = sorted({path.stem for path in (ROOT / "examples" / "methods").glob("*.sh")} - {"teacher"})
 SMALL = {
     **{"SIZE": "tiny", "UPDATES": "30", "TOKENS": "1000", "MAX_TOKENS": "500", "BEST": "1", "MERGES": "60"},
@@ -211,7 +213,10 @@ def are_done_before(outcome: Outcome) -> bool:
     return {line.split(": ")[1] for line in succeed(outcome).stdout.splitlines() if line} == {"done before"}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS else ()) for name in RECIPES],
+)
 def test_a_recipe_goes_from_archives_to_a_score(recipe: str, run: Run, shelf: Any, tmp_path: Path) -> None:
     methods = METHODS if recipe == "wmt14_en_de" else ["iterative_refinement", "mask_predict"]
     prepared = succeed(run(recipe, "download", "prepare", OFFLINE=shelf(recipe)))
