@@ -33,6 +33,7 @@ CORPORA = [recipe for recipe in RECIPES if recipe not in (QUICKSTART, MULTI30K)]
 METHODS = {path.stem for path in EXAMPLES.glob("methods/*.sh")} - {"teacher"}
 WHOLE = {"METHODS": "all", "RETRAIN": "1"}
 """Variables with which every recipe does everything."""
+BARE = {"RETRAIN": "1", "GPUS": "0"}
 SHORT = ("download", "prepare", "teacher", "distil", "students", "lengths", "base", "engines", "measure", "report")
 """Steps of Multi30k from archives to a table."""
 PARSERS: Dict[str, Callable[[], object]] = {
@@ -426,6 +427,27 @@ def test_multi30k_begins_with_the_released_teacher(release: Path, tmp_path: Path
     (release / "codes").write_text("of a newer release")
     again = programs(recorded(MULTI30K, out, *SHORT, **variables))
     assert "nar prepare" in again and "fairseq-train" in again
+
+
+def test_ways_of_students_are_measured_under_every_engine_and_starts_are_what_they_say(tmp_path: Path) -> None:
+    """On distilled data alone; bfloat16 is asked for where the processor has it."""
+    commands = printed(MULTI30K, tmp_path / "out", "measure", "starts", METHODS="mask_predict latent_transformer", **BARE)
+    rows = [command[i + 1 : i + 3] for command in commands for i, word in enumerate(command) if word == "--system"]
+    flags = {name: shlex.split(text) for name, text in rows}
+    for engine in ("int8", "compiled"):
+        assert (
+            option(flags[f"cmlm-t4-{engine}"], "--engine")
+            == option(flags[f"lanmt-prior-{engine}"], "--engine")
+            == engine
+        )
+    assert "--engine" not in flags["cmlm-t4"] and not [
+        name for name in flags if "raw" in name and name.endswith("int8")
+    ]
+    trainings = {Path(option(each, "--save-dir")).name: each for each in commands if each[0] == "fairseq-train"}
+    frozen = {name for name, command in trainings.items() if "--freeze" in command}
+    assert frozen == {"latent_transformer-frozen-1"} and len(trainings) == 8
+    has_bfloat16 = re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", Path("/proc/cpuinfo").read_text()) is not None
+    assert ("--cpu-autocast" in trainings["latent_transformer-warm-1"]) is has_bfloat16
 
 
 def test_released_students_are_taken_unless_they_are_to_be_trained(release: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 STARTS=(mask_predict-{warm,cold}-{1,2,3} latent_transformer-{warm,frozen}-1)
 # begin METHOD-START-SEED: its settings
 begin() {
-  local parts WARM_START=1 ASKED_UPDATES=${UPDATES_OF_STARTS:-4000}
+  local parts WARM_START=1 ASKED_UPDATES=4000
   IFS=- read -ra parts <<<"$1"
   if [[ ${parts[1]} == cold ]]; then WARM_START=0; fi
   use "${parts[0]}" '' distilled "${parts[2]}"
