@@ -431,7 +431,9 @@ def test_multi30k_begins_with_the_released_teacher(release: Path, tmp_path: Path
 
 def test_ways_of_students_are_measured_under_every_engine_and_starts_are_what_they_say(tmp_path: Path) -> None:
     """On distilled data alone; bfloat16 is asked for where the processor has it."""
-    commands = printed(MULTI30K, tmp_path / "out", "measure", "starts", METHODS="mask_predict latent_transformer", **BARE)
+    commands = printed(
+        MULTI30K, tmp_path / "out", "measure", "starts", METHODS="mask_predict latent_transformer", **BARE
+    )
     rows = [command[i + 1 : i + 3] for command in commands for i, word in enumerate(command) if word == "--system"]
     flags = {name: shlex.split(text) for name, text in rows}
     for engine in ("int8", "compiled"):
