@@ -118,6 +118,18 @@ clock_shortlists() {
   clock_forced "$1" --competitor ct2-6-1-int8-shortlist --forced-length 25 --sentences 128 --repeats 2 --batch-sizes 1 4 16 64 128
   clock_forced "$1" --competitor ct2-6-1-int8-shortlist --forced-length 200
 }
+# clock_alignments TABLE: CTC with a decoder and as an encoder alone, at batch 1 and in batches; its canvas has twice the tokens
+clock_alignments() {
+  local layers engine ROWS=()
+  sized base
+  greedy_rows base '' '' 12-1 6-1 6-6
+  for layers in 6-6 6-1 12-0; do
+    for engine in eager int8 ${BFLOAT16:+bf16} compiled; do pass_row base '' '' ctc "$layers" "$engine"; done
+  done
+  run rm -f "$RESULTS/results/$1.json"
+  clock_forced "$1" --competitor ct2-12-1-int8 --forced-length 25 --sentences 128 --repeats 1 --batch-sizes 1 16 128
+  clock_forced "$1" --competitor ct2-12-1-int8 --forced-length 60 200 --sentences 6
+}
 # clock_widths TABLE WIDTH...: one pass and CTranslate2 by the width of the model, on one thread and on two
 clock_widths() {
   local width threads engine
@@ -166,6 +178,10 @@ do_speed() {
   untrained_models base ar 12-1 6-1 6-6
   for method in "${PASSES_OF[@]}"; do untrained_models base "$method" 6-6 6-1; done
   for n in 6-6 6-1; do clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" "eager int8" --sentences 12; done
+  if [[ " ${PASSES_OF[*]} " == *" ctc "* ]]; then
+    untrained_models base ctc 12-0
+    clock_by speed.ctc clock_alignments
+  fi
   if [[ " ${PASSES_OF[*]} " != *" mask_predict "* ]]; then return; fi
   clock_by speed.shortlists clock_shortlists
   MADE=()
