@@ -121,7 +121,7 @@ do_prepare() {
 # use METHOD [VARIANT [DATA [SEED]]]: these settings, and the model's $NAME
 use() {
   METHOD=$1 VARIANT=${2:-} DATA=${3:-distilled} SEEDED=${4:-}
-  ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED=''
+  ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED='' COMPILES=1
   DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=("${STORED[@]}")
   lasts "${LASTS[@]}"
   WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() FORCED=(--gold-target-len) NAME=$METHOD WARM=()
@@ -219,12 +219,12 @@ fit() {
 released() { :; }
 # add_training {first | after}: to $TRAININGS, if the model stands on no other, or if it does
 add_training() {
-  local teacher='' file made=(fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")
+  local word file from=() made=(fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")
+  for word in "${FLAGS[@]}"; do if [[ $word == "$MODELS"/*.pt ]]; then from+=("$word"); fi; done
   file=$(released "$NAME")
   if [[ -n $file ]]; then made=(take_released "$NAME"); fi
-  if [[ " ${FLAGS[*]} " == *" --warm-start "* ]]; then teacher=$MODELS/teacher.pt; fi
   if [[ ${AFTER:+after} == "$1" || -z $AFTER && $1 == first ]]; then
-    TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" ${AFTER:+"$MODELS/$AFTER-$DATA.pt"} ${teacher:+"$teacher"} ${file:+"$file"} \
+    TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" "${from[@]}" ${file:+"$file"} \
       to "$MODELS/$NAME.pt" -- "${made[@]}")")
   fi
 }
@@ -262,9 +262,16 @@ do_distil() {
     binarise "$OUT/bin-distilled" --trainpref "$OUT/distilled/train" "${SPLITS[@]}" "${dictionaries[@]}"
 }
 
-# id_of NAME: of a way to decode, as tables have it;   model_of WAY: --path, with the teacher where it judges
+# id_of NAME: of a way to decode, as tables have it;   model_of WAY: --path, with the teacher where it judges, and the teacher
+# alone where the model drafts for it, whose checkpoint a way calls {model}
 id_of() { echo "$ID$(if [[ $DATA == raw && $METHOD != teacher ]]; then echo -raw; fi)-$1${SEEDED:+-seed$SEEDED}"; }
-model_of() { if [[ $1 == *external-reranker* ]]; then echo "$MODELS/$NAME.pt:$MODELS/teacher.pt"; else echo "$MODELS/$NAME.pt"; fi; }
+model_of() {
+  case $1 in
+    *external-reranker*) echo "$MODELS/$NAME.pt:$MODELS/teacher.pt" ;;
+    *--drafter*) echo "$MODELS/teacher.pt" ;;
+    *) echo "$MODELS/$NAME.pt" ;;
+  esac
+}
 
 # generate FILE SPLIT FLAGS...: the hypotheses of a split, detokenised, as many as sources
 generate() {
@@ -281,7 +288,7 @@ generate() {
 decode_model() {
   local way words id
   for way in "${WAYS[@]}"; do
-    read -ra words <<<"$way"
+    read -ra words <<<"${way/\{model\}/$MODELS/$NAME.pt}"
     id=$(id_of "${words[0]}")
     KNOWN+=" $id "
     if [[ -n ${IDS:-} && " $IDS " != *" $id "* ]]; then continue; fi
@@ -304,8 +311,9 @@ do_score() {
 add_rows() {
   local way words engine
   for way; do
-    read -ra words <<<"$way"
+    read -ra words <<<"${way/\{model\}/$MODELS/$NAME.pt}"
     for engine in "${ENGINES[@]:-}"; do
+      if [[ $engine == compiled && $way == *--drafter* ]]; then continue; fi
       ROWS+=(--system "$(id_of "${words[0]}")${engine:+-$engine}" "$(words --train "$DATA" --curve "$MODELS/$NAME.curve.json" \
         --baseline "$BASELINE" --path "$(model_of "$way")" "${DECODE[@]}" ${engine:+--engine "$engine"} "${words[@]:1}")")
     done
@@ -314,7 +322,7 @@ add_rows() {
 # Of those on distilled data by every engine of a CPU, unless they take gradients
 add_plain() {
   local ENGINES=('')
-  if ((GPUS == 0)) && [[ $DATA == distilled && $VARIANT != energy ]]; then ENGINES+=(int8 compiled ${BFLOAT16:+bf16}); fi
+  if ((GPUS == 0)) && [[ $DATA == distilled && $VARIANT != energy ]]; then ENGINES+=(int8 ${COMPILES:+compiled} ${BFLOAT16:+bf16}); fi
   if [[ -z $SEEDED ]]; then add_rows "${WAYS[@]}"; fi
 }
 add_model() { if [[ -z $SEEDED || $1 == all ]]; then NEEDED+=("$MODELS/$NAME.pt"); fi; }

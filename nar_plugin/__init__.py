@@ -9,6 +9,7 @@ from . import compat
 compat.apply()
 
 from .architectures import (  # noqa: E402,F401
+    blockwise_transformer,
     ctc,
     iterative_refinement,
     lanmt,
@@ -17,7 +18,13 @@ from .architectures import (  # noqa: E402,F401
     latent_transformer,
     mask_predict,
 )
-from .criterions import alignment, elbo_length, score_matching, token_length  # noqa: E402,F401
+from .criterions import (  # noqa: E402,F401
+    alignment,
+    blockwise_cross_entropy,
+    elbo_length,
+    score_matching,
+    token_length,
+)  # noqa: E402,F401
 from .tasks import translation_nar  # noqa: E402,F401
 
 __version__ = "0.1.0"

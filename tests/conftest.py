@@ -28,6 +28,7 @@ TINY_TRANSFORMER = (
     *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2, "--dropout", 0.0),
 )
 CRITERIONS = {
+    "blockwise_transformer": "blockwise_cross_entropy",
     "ctc": "alignment",
     "iterative_refinement": "token_length",
     "lanmt_continuous": "elbo_length",
@@ -121,10 +122,12 @@ def student(data: Path, once: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stands_on(data: Path, once: Any) -> Callable[[str], Tuple[Any, ...]]:
+def stands_on(data: Path, teacher: Path, once: Any) -> Callable[[str], Tuple[Any, ...]]:
     """Flags of fairseq-train for an architecture that stands on another's trained model; most do not."""
 
     def flags(name: str) -> Tuple[Any, ...]:
+        if name == "blockwise_transformer":
+            return ("--base-checkpoint", teacher)
         if name != "lanmt_refiner":
             return ()
         arch = ("--arch", "lanmt_continuous_tiny", "--criterion", CRITERIONS["lanmt_continuous"])

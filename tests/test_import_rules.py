@@ -25,14 +25,15 @@ EVERYWHERE = {"torch"} | CONTRACT
 SHARED_METHODS = {
     f"{PACKAGE}.methods.{name}"
     for name in (
-        *("alignments", "autoregressive", "cache", "gaussian", "glancing", "lengths", "noise", "prediction"),
+        *("alignments", "autoregressive", "cache", "drafters", "drafts", "gaussian", "glancing", "lengths", "noise"),
+        *("prediction", "speculative", "verification"),
         *("quantizers", "schedules", "transformer"),
     )
 }
 METHODS = {f"{PACKAGE}.methods"}
 COMPAT = {f"{PACKAGE}.compat"}
 HOST = {"fairseq", "torch", "numpy", "omegaconf", "hydra"}
-DRIVERS = {f"{PACKAGE}.generators.{name}" for name in ("loop", "reference")}
+DRIVERS = {f"{PACKAGE}.generators.{name}" for name in ("loop", "reference", "speculative")}
 LEAVES = {f"{PACKAGE}.generators.{name}" for name in ("candidates", "counters", "hypotheses", "oracle", "stopping")}
 
 
@@ -47,6 +48,8 @@ FOLDERS: dict[str, set[str]] = {
     "compat": EVERYWHERE | COMPAT | {"fairseq"},
     # a file repairs one part of the host, and knows of no other but what stands beside a checkpoint
     "compat.checkpoints": HOST | EVERYWHERE | {f"{PACKAGE}.compat.texts"},
+    # the host's decoder becomes a verifier of what methods draft
+    "compat.cached_decoder": HOST | EVERYWHERE | SHARED_METHODS,
     # what was given to --model-overrides is held against the checkpoints that are read
     "compat.programs": HOST | EVERYWHERE | {f"{PACKAGE}.compat.checkpoints"},
     **{f"compat.{name}": HOST | EVERYWHERE for name in ("data", "engines", "flags", "streams", "texts")},
@@ -85,6 +88,7 @@ FOLDERS: dict[str, set[str]] = {
     "generators.oracle": EVERYWHERE | {"sacrebleu"},
     "generators.factory": EVERYWHERE | METHODS | DRIVERS | LEAVES,
     "generators.reference": EVERYWHERE | METHODS | LEAVES | {f"{PACKAGE}.generators.loop"},
+    "generators.speculative": EVERYWHERE | METHODS | LEAVES | {f"{PACKAGE}.generators.loop"},
     "generators.loop": EVERYWHERE | METHODS | LEAVES,
     "tasks": EVERYWHERE | COMPAT,
     "tasks.engines": EVERYWHERE | METHODS | COMPAT | {f"{PACKAGE}.generators.factory"},
@@ -177,6 +181,7 @@ def test_every_import_is_in_the_table(file: Path) -> None:
         ("generators.loop", "import fairseq", "fairseq"),
         ("generators.loop", "from . import factory", "nar_plugin.generators.factory"),
         ("generators.loop", "from .reference import x", "nar_plugin.generators.reference.x"),
+        ("generators.speculative", "from .factory import x", "nar_plugin.generators.factory.x"),
         ("generators.candidates", "from .loop import Decoded", "nar_plugin.generators.loop.Decoded"),
         ("generators.counters", "from .candidates import best", "nar_plugin.generators.candidates.best"),
         ("tasks.translation_nar", "from ..generators import loop", "nar_plugin.generators.loop"),
@@ -185,6 +190,8 @@ def test_every_import_is_in_the_table(file: Path) -> None:
         ("tasks.texts", "from .translation_nar import x", "nar_plugin.tasks.translation_nar.x"),
         ("compat", "from ..methods.noise import mix", "nar_plugin.methods.noise.mix"),
         ("compat.data", "from .programs import check", "nar_plugin.compat.programs.check"),
+        ("compat.data", "from ..methods.cache import KVCache", "nar_plugin.methods.cache.KVCache"),
+        ("compat.cached_decoder", "from ..methods.ctc import x", "nar_plugin.methods.ctc.x"),
         ("compat.flags", "from ..methods.noise import mix", "nar_plugin.methods.noise.mix"),
         ("", "from .generators import loop", "nar_plugin.generators.loop"),
     ],

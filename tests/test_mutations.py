@@ -17,8 +17,11 @@ from nar_plugin.architectures import warm_start
 from nar_plugin.methods import (
     alignments,
     autoregressive,
+    blockwise_transformer,
     cache,
     ctc,
+    drafters,
+    drafts,
     gaussian,
     glancing,
     iterative_refinement,
@@ -34,9 +37,12 @@ from nar_plugin.methods import (
     quantizers,
     schedules,
     shortlist,
+    speculative,
     transformer,
     unmasking,
+    verification,
 )
+from tests.architectures import test_blockwise_transformer as whole_blockwise
 from tests.architectures import test_iterative_refinement as whole_refinement
 from tests.architectures import test_lanmt as whole_lanmt
 from tests.architectures import test_lanmt_continuous as whole_continuous
@@ -46,10 +52,12 @@ from tests.architectures import test_mask_predict as whole_mask_predict
 from tests.architectures import test_shortlists as lists
 from tests.architectures import test_warm_start as starts
 from tests.criterions import test_elbo_length as elbo
+from tests.generators import test_speculative as drafted
 from tests.methods import test_alignments as sums
 from tests.methods import test_autoregressive as searches
 from tests.methods import test_cache as caches
 from tests.methods import test_ctc_glimpse as glimpses
+from tests.methods import test_drafts as lookups
 from tests.methods import test_gaussian as gaussians
 from tests.methods import test_iterative_refinement_corruption as corruption
 from tests.methods import test_lanmt_length_transform as transform
@@ -61,6 +69,7 @@ from tests.methods import test_prefix_beam as beams
 from tests.methods import test_quantizers as codes
 from tests.methods import test_transformer as blocks
 from tests.methods import test_unmasking as rules
+from tests.methods import test_verification as verdicts
 
 Check = Callable[[], None]
 Mutation = tuple[str, str, Check]
@@ -69,12 +78,44 @@ MODULES = (
     *(alignments, ctc, glancing, prefix_beam),
     *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner, latent_transformer),
     *(autoregressive, quantizers, schedules),
+    *(blockwise_transformer, drafters, drafts, speculative, verification),
     *(cache, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
 )
 SOURCES = {module: inspect.getsource(module) for module in MODULES}
 
 
 # Checks of tests that take parameters and serve several mutations.
+
+
+LEAST, MOST = {"min_len": 7}, {"max_len_a": 0.0, "max_len_b": 5}
+
+
+def a_rule(rule: verification.Rule) -> None:
+    verdicts.test_a_rule_accepts_what_a_loop_over_the_drafts_accepts(rule)
+
+
+def the_end_is_exact() -> None:
+    verdicts.test_the_end_is_exact_by_every_rule(verification.Rule(accept="distance", distance=2))
+
+
+def samples(rule: str) -> None:
+    verdicts.test_drafts_become_samples_of_the_verifier(rule, 2)
+
+
+def n_grams() -> None:
+    lookups.test_ngrams_are_looked_up_in_the_output_then_in_the_source(4)
+
+
+def some_are_wrong() -> None:
+    drafted.test_the_output_is_the_greedy_one_whatever_the_drafts_are(torch.float64, 0.3, 4)
+
+
+def heads_say_what_is_further_on() -> None:
+    whole_blockwise.test_the_loss_is_the_mean_over_heads_each_of_which_says_what_is_further_on({})
+
+
+def a_dense_block_is_the_formula() -> None:
+    whole_blockwise.test_heads_are_the_formula("dense", "no")
 
 
 def a_beam_of_three() -> None:
@@ -770,6 +811,52 @@ MUTATIONS: dict[str, list[Mutation]] = {
             "nn.ELU()",
             whole_mask_predict.test_names_shapes_and_counts_of_parameters_are_those_written_down,
         ),
+    ],
+    "blockwise_transformer": [
+        ("return target[:, head:], is_token[:, head:]", "return target, is_token", heads_say_what_is_further_on),
+        ("F.relu(self.inner(states))", "self.inner(states)", a_dense_block_is_the_formula),
+        (
+            "states[..., None, :] + self.dropout(outputs)",
+            "self.dropout(outputs)",
+            a_dense_block_is_the_formula,
+        ),
+        ("rule.min_block - 1)", "rule.min_block)", lambda: a_rule(verification.Rule(min_block=3))),
+        ("(log_probs > own)", "(log_probs >= own)", lambda: a_rule(verification.Rule(accept="top-k", top_k=3))),
+        (".abs() <= rule.distance", ".abs() < rule.distance", lambda: a_rule(verification.Rule(accept="distance"))),
+        ("& (said != eos)", "", the_end_is_exact),
+        ("is_right & is_draft)", "is_right)", lambda: a_rule(verification.Rule())),
+        ("draws < ratio", "draws < 1", lambda: samples("tokens")),
+        ("(probs - draft_probs).clamp(min=0.0)", "(probs - draft_probs).abs()", lambda: samples("tokens")),
+        ("share[:, None] * there", "there", lambda: samples("blocks")),
+        ("- walk.cummax(1).values", "", lambda: verdicts.test_a_block_is_judged_as_the_algorithm_is_written(3)),
+        (
+            "(rest + 1 - share)",
+            "(rest + share)",
+            lambda: verdicts.test_a_block_is_judged_as_the_algorithm_is_written(3),
+        ),
+        ("+ (ends > place[:, None])", "", lookups.test_a_rejected_sentence_goes_on_behind_its_longest_agreement),
+        ("(there == said) | ", "", lookups.test_a_rejected_sentence_goes_on_behind_its_longest_agreement),
+        ("ends >= before[:, None]", "ends > before[:, None]", n_grams),
+        ("torch.cat([source, border], 1)", "source", n_grams),
+        (
+            "steps < plan.shortest",
+            "steps <= plan.shortest",
+            lambda: drafted.test_limits_and_penalties_are_fairseqs(LEAST),
+        ),
+        (
+            "steps >= plan.longest, s",
+            "steps > plan.longest, s",
+            lambda: drafted.test_limits_and_penalties_are_fairseqs(MOST),
+        ),
+        ("reading.kept((rank <= count", "reading.kept((rank < count", some_are_wrong),
+        ("state.count[:, None] + rank", "state.count[:, None] + 0 * rank", some_are_wrong),
+        ("is_said &= is_end.cumsum(1) - is_end.long() == 0", "pass", some_are_wrong),
+        (
+            "rank <= state.taken[:, None]",
+            "rank < state.taken[:, None]",
+            drafted.test_what_a_small_model_reads_is_what_was_accepted,
+        ),
+        ("state.taken == width", "state.taken > width", drafted.test_what_a_small_model_reads_is_what_was_accepted),
     ],
     "lanmt_refiner": [
         ("step.masked_fill(~mask[..., None], 0.0)", "step", scores_at_pads),

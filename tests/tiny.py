@@ -12,10 +12,12 @@ from typing import Any, Iterable, Optional
 import torch
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY
+from fairseq.models.transformer import TransformerModel
 from torch import Tensor
 
 import nar_plugin  # noqa: F401  (registers the architectures)
 from nar_plugin.criterions.alignment import AlignmentCriterion
+from nar_plugin.criterions.blockwise_cross_entropy import BlockwiseCrossEntropyCriterion
 from nar_plugin.criterions.elbo_length import ElboLengthCriterion
 from nar_plugin.criterions.score_matching import ScoreMatchingCriterion
 from nar_plugin.criterions.token_length import TokenLengthCriterion
@@ -105,11 +107,46 @@ def tiny_model(
 ) -> Any:
     """A model of random weights, in eval mode."""
     torch.manual_seed(seed)
+    if arch.startswith("blockwise_transformer"):
+        options = {name: x for name, x in options.items() if name != "longest"}
+        return tiny_blockwise(arch, tiny_transformer(seed, words), **options)
     if arch.startswith("lanmt_refiner"):
         return tiny_refiner(arch, tiny_model(seed, words, arch="lanmt_continuous_tiny", is_lively=is_lively), **options)
     model = ARCH_MODEL_REGISTRY[arch].build_model(config(arch, **options), stand_in_task(words))
     if is_lively:
         enliven(model, seed)
+    return model.eval()
+
+
+def tiny_transformer(seed: int = 3, words: int = WORDS, longest: int = POSITIONS, **options: Any) -> Any:
+    """A transformer of fairseq's own with large random weights, in eval mode, whose outputs are of many lengths."""
+    torch.manual_seed(seed)
+    sizes = {"embed_dim": 32, "ffn_embed_dim": 64, "attention_heads": 2}
+    given: dict[str, Any] = {f"{side}_{name}": x for side in ("encoder", "decoder") for name, x in sizes.items()}
+    given |= {"encoder_layers": 1, "decoder_layers": 2, "dropout": 0.0}
+    given |= {"max_source_positions": longest, "max_target_positions": longest, **options}
+    model: Any = TransformerModel.build_model(Namespace(**given), stand_in_task(words))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.normal_(std=1.8 / math.sqrt(weight.size(1)), generator=generator)
+        for layer in model.decoder.layers:  # what was said and the source decide, not the last word alone
+            for attention in filter(None, (layer.self_attn, layer.encoder_attn)):
+                attention.out_proj.weight *= 3.0
+        if model.decoder.output_projection is not None:
+            model.decoder.output_projection.weight[EOS] *= 1.7
+        model.decoder.embed_tokens.weight *= 0.5
+        for table in (model.encoder.embed_tokens, model.decoder.embed_tokens):
+            table.weight[PAD] = 0.0
+    return model.eval()
+
+
+def tiny_blockwise(arch: str = "blockwise_transformer_tiny", transformer: Any = None, **options: Any) -> Any:
+    """Heads of random weights on a transformer, a small one unless another is given."""
+    base = transformer or tiny_transformer()
+    symbols = symbols_of(base.decoder.dictionary)
+    model = ARCH_MODEL_REGISTRY[arch](config(arch, **{"seed": 1, **options}), base, symbols)
     return model.eval()
 
 
@@ -126,6 +163,8 @@ def criterion_of(model: Any) -> Any:
     """One that trains this model."""
     if "alignment" in model.criterions:
         return AlignmentCriterion(stand_in_task(), 0.0, "token")
+    if "blockwise_cross_entropy" in model.criterions:
+        return BlockwiseCrossEntropyCriterion(stand_in_task(), 0.0, "token")
     if "elbo_length" in model.criterions:
         return ElboLengthCriterion(stand_in_task(), 0.0, "sentence", 1.0, 0.0, 0, 0)
     return ScoreMatchingCriterion(stand_in_task()) if "score_matching" in model.criterions else criterion()

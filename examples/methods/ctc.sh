@@ -28,3 +28,4 @@ way "${VARIANT:+$VARIANT-}beam10" --iter-decode-with-beam 10
 if [[ $CORPUS != quickstart ]]; then
   way "${VARIANT:+$VARIANT-}rescored" --iter-decode-with-beam 10 --iter-decode-with-external-reranker
 fi
+if [[ $DATA == distilled && -z $VARIANT ]]; then way drafter --beam 1 --drafter '{model}'; fi

@@ -38,3 +38,4 @@ case $CORPUS in
     for passes in 1 4 10; do way "t$passes" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 5; done
     ;;
 esac
+if [[ $DATA == distilled ]]; then way drafter --beam 1 --drafter '{model}'; fi # the teacher's greedy output, in fewer calls

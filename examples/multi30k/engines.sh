@@ -157,7 +157,7 @@ do_speed() {
   local n size width method MADE PASSES_OF=()
   for method in "${METHODS[@]}"; do
     use "$method"
-    if [[ -n $ARCH ]]; then PASSES_OF+=("$method"); fi
+    if [[ -n $ARCH && -n $COMPILES ]]; then PASSES_OF+=("$method"); fi
   done
   if ((${#PASSES_OF[@]} == 0)); then return; fi
   step base-dictionary from "$BPE/train.$SOURCE" to "$OUT/base/bin/dict.$TARGET.txt" -- \

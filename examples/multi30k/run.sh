@@ -109,6 +109,8 @@ clock_all() {
     step "join-$1-$n" from "$3" to "${joined[-1]}" -- join "$n" "$2/$n" "$3"
   done
   for method in "${METHODS[@]}"; do
+    use "$method"
+    if [[ " ${DATASETS[*]} " != *" distilled "* ]]; then continue; fi # as autoregressive as the teacher, and of its size
     student=${6/METHOD/$method}
     step "$1-$method" from "$MODELS/$5.pt" "$MODELS/$student.pt" "${joined[@]}" to "$RESULTS/results/$method.$1.json" -- \
       clock_lengths "$method" "$method.$1" "$2" "$5" "$student" "$4" "${@:7}"
@@ -148,8 +150,8 @@ more_tables() {
   local NEEDED=("$MODELS/teacher.pt")
   TABLES+=("$RESULTS/results"/engines.json)
   for method in "${METHODS[@]}"; do
-    TABLES+=("$RESULTS/results/$method".{lengths,base}.json)
     use "$method"
+    if [[ " ${DATASETS[*]} " == *" distilled "* ]]; then TABLES+=("$RESULTS/results/$method".{lengths,base}.json); fi
     if ((${#EXPLAINED[@]} + ${#SEEDS[@]})); then
       each_model "$method" add_model all
       step "gap-$method" from "${NEEDED[@]}" to "$RESULTS/results/$method.gap.json" -- clock "$method" "$method.gap" add_explained

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model_architecture
@@ -334,6 +334,19 @@ class DecodingModel(BaseFairseqModel):
             self.encoder.eval()
         return self
 
+    def shares_encoder(self, teacher: Any) -> bool:
+        """Whether its encoder is a transformer's, so that the states of the one serve the other (``encode_from``)."""
+        is_alike = isinstance(teacher, TransformerModelBase) and self.is_encoder_frozen
+        return is_alike and warm_start.is_same_encoder(self.source_embedding, self.encoder, teacher)
+
+    def encode_from(self, net_input: NetInput, states: Tensor) -> Any:
+        """As ``encode``, where the (B, S, D) states of the encoder are known, of sources padded on the right."""
+        self.encoder.forward = lambda *_, **__: states  # type: ignore[method-assign]
+        try:
+            return cast(Any, self).encode(net_input)
+        finally:
+            del self.encoder.forward
+
     def initialize(self) -> None:
         """Draw all weights as ``--initialization`` says."""
         self.apply(transformer.INITIALIZATIONS[str(self.cfg.initialization)])
@@ -416,6 +429,16 @@ class BuiltOn:
     base_module: ClassVar[str]
     stands_on = ""
 
+    @property
+    def is_base_fixed(self) -> bool:
+        """Whether its weights stay as they were."""
+        return True
+
+    @staticmethod
+    def options_of_base(state: Dict[str, Any], path: str) -> str:
+        """As JSON, those of the checkpoint loaded from ``path``. Raises UsageError where it is none of ours."""
+        return compat.model_options(state, path)
+
     @classmethod
     def read_base(cls, cfg: Any) -> Optional[Dict[str, Any]]:
         """The checkpoint that the options name, its options now among them; None where they name none.
@@ -429,7 +452,7 @@ class BuiltOn:
         if not path:
             return None
         state = compat.load_checkpoint(path)
-        setattr(cfg, cls.base_options, compat.model_options(state, path))
+        setattr(cfg, cls.base_options, cls.options_of_base(state, path))
         return state
 
     def load_base(self, state: Dict[str, Any]) -> None:
@@ -446,7 +469,11 @@ class BuiltOn:
         """Raises UsageError where a training would go on from one on top of another model than ``stands_on``."""
         base = getattr(self, self.base_module).state_dict()
         saved = {key: state_dict.get(f"{self.base_module}.{key}", value) for key, value in base.items()}
-        if self.stands_on and not all(saved[key].to(value).equal(value) for key, value in base.items()):
+        if (
+            self.stands_on
+            and self.is_base_fixed
+            and not all(saved[key].to(value).equal(value) for key, value in base.items())
+        ):
             flag = f"--{self.base_path.replace('_', '-')}"
             raise UsageError(f"{flag} {self.stands_on} is not what the checkpoint stands on; take another --save-dir")
         return super().load_state_dict(state_dict, *args, **options)  # type: ignore[misc]

@@ -10,7 +10,7 @@ scaled by the width of a head; the choice between J_LVM and J_DAE is drawn for e
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import torch
 from fairseq.dataclass import ChoiceEnum
@@ -278,6 +278,10 @@ class IterativeRefinementModel(base.DecodingModel):
         symbols, by_count = self.symbols, str(cfg.corruption) == "count"
         return method.corruption(keys, target, lengths, rate, symbols.first_word, symbols.size, by_count)
 
+    def shares_encoder(self, teacher: Any) -> bool:
+        """Its decoders attend to all layers of the encoder, whose top states alone are not enough."""
+        return False
+
     def propose(
         self, encoded: IterativeRefinementEncoded, request: Request[IterativeRefinementOptions]
     ) -> IterativeRefinementProposals:
@@ -353,6 +357,15 @@ class IterativeRefinementModel(base.DecodingModel):
 
     def finish(self, state: IterativeRefinementState) -> Finished:
         return Finished(state.tokens, state.scores)
+
+    def redraft(self, encoded: IterativeRefinementEncoded, tokens: Tensor, is_token: Tensor, known: Tensor) -> Tensor:
+        """(R, T) targets of which the first (R,) ``known`` tokens are given: decoder 1 for the new length, and one
+        refinement that reads the given words, and behind them those that were drafted before."""
+        mask = padding_mask(is_token)
+        hidden = self.first_pass(encoded, is_token.sum(1), mask, tokens.size(1))
+        hidden = self.next_pass(encoded, tokens, hidden, mask)
+        found, _ = self.most_probable(self.project(hidden), is_token)
+        return torch.where(length_classes.is_within(known, tokens.size(1)), tokens, found)
 
     def score(self, encoded: IterativeRefinementEncoded, target: Tensor) -> Scored:
         """Log-probability of a target in the last pass of as many as in training, and of its length.

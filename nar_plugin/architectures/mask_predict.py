@@ -230,6 +230,14 @@ class MaskPredictModel(base.DecodingModel):
     def finish(self, state: MaskPredictState) -> Finished:
         return Finished(state.tokens, state.scores)
 
+    def redraft(self, encoded: MaskPredictEncoded, tokens: Tensor, is_token: Tensor, known: Tensor) -> Tensor:
+        """(R, T) targets of which the first (R,) ``known`` tokens are given: one pass, in which the others are masked."""
+        is_known = length_classes.is_within(known, tokens.size(1))
+        masked = is_token & ~is_known
+        states = self.decode(encoded, tokens.masked_fill(masked, self.symbols.mask), padding_mask(is_token))
+        found, _ = self.most_probable(self.project(states), is_token)
+        return torch.where(masked, found, tokens)
+
     def score(self, encoded: MaskPredictEncoded, target: Tensor) -> Scored:
         """Log-probability of a target from a fully masked canvas of its length, and of that length.
 

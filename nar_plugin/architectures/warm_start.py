@@ -203,11 +203,17 @@ def take(
 
 
 @torch.no_grad()
+def is_same_encoder(embedding: TokenEmbedding, encoder: Stack, teacher: TransformerModelBase) -> bool:
+    """Whether an encoder gives the states of the teacher's."""
+    theirs: Any = teacher.encoder
+    first, device = theirs.padding_idx + 1, embedding.tokens.weight.device
+    words = torch.arange(first, min(first + 50, embedding.tokens.num_embeddings), device=device)[None]
+    states = theirs(words, torch.tensor([words.size(1)], device=device))["encoder_out"][0].transpose(0, 1)
+    own = encoder(embedding(words), None)
+    return own.shape == states.shape and torch.allclose(own, states, atol=1e-4)
+
+
 def check_encoder(embedding: TokenEmbedding, encoder: Stack, teacher: TransformerModelBase, account: Account) -> None:
     """Raises UsageError where an encoder that is to be frozen does not give the teacher's states."""
-    theirs: Any = teacher.encoder
-    first = theirs.padding_idx + 1
-    words = torch.arange(first, min(first + 50, embedding.tokens.num_embeddings))[None]
-    states = theirs(words, torch.tensor([words.size(1)]))["encoder_out"][0].transpose(0, 1)
-    if not torch.allclose(encoder(embedding(words), None), states, atol=1e-4):
+    if not is_same_encoder(embedding, encoder, teacher):
         raise UsageError(f"--freeze encoder: the student's would not be the teacher's; {account or 'other embeddings'}")

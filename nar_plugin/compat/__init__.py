@@ -3,6 +3,7 @@
 What is broken in the host today (ve-fairseq 0.12.3) is repaired here, once, by ``apply``, called when the plugin is
 imported. Each repair is a function that says what it is for and when it can go.
 
+* ``cached_decoder``: the host's decoder reads several tokens a call, and each row of a batch keeps its own number.
 * ``checkpoints``: read without running what they hold, on every torch; a missing, cut or foreign one ends in one line;
   every interval is saved.
 * ``data``: threads that load batches end before Python does (until Python 3.14 one that is inside torch then brings the
@@ -25,8 +26,10 @@ from fairseq.distributed import utils as distributed_utils
 
 from ..methods.contract import UsageError
 from . import checkpoints, data, flags, programs
+from .cached_decoder import CachedTransformer
 from .checkpoints import (
     build_model,
+    build_transformer,
     is_resumed,
     last_read,
     load_checkpoint,
@@ -35,6 +38,7 @@ from .checkpoints import (
     load_weights,
     model_options,
     text_of,
+    transformer_options,
     why_not_written,
 )
 from .data import end_loading
@@ -54,10 +58,12 @@ from .texts import digest
 
 __all__ = [
     "TEXT",
+    "CachedTransformer",
     "UsageError",
     "apply",
     "attend_by_modules",
     "build_model",
+    "build_transformer",
     "decode_flags",
     "digest",
     "end_like_cat",
@@ -78,6 +84,7 @@ __all__ = [
     "seconds_of_compiling",
     "text_of",
     "tolerate_bad_text",
+    "transformer_options",
     "why_not_written",
     "with_new_options",
 ]

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -13,7 +14,8 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping
 import numpy as np
 import torch
 from fairseq import checkpoint_utils
-from fairseq.models.transformer import TransformerModelBase
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models.transformer import TransformerConfig, TransformerModel, TransformerModelBase
 from omegaconf import OmegaConf
 
 from ..methods.contract import UsageError
@@ -130,6 +132,35 @@ def model_options(state: Dict[str, Any], path: str) -> str:
 def build_model(options: str, task: Any) -> torch.nn.Module:
     """The untrained model that ``model_options`` describes."""
     return task.build_model(OmegaConf.create(json.loads(options)), from_checkpoint=True)
+
+
+def transformer_options(state: Dict[str, Any], path: str) -> str:
+    """The options of the stock transformer in the checkpoint loaded from ``path``, as JSON, for ``build_transformer``:
+    those alone that say what it is made of, not where its files were.
+
+    Raises UsageError for any other model.
+    """
+    options: Any = (state.get("cfg") or {}).get("model") or state.get("args")
+    is_flat = isinstance(options, argparse.Namespace)
+    given: Any = vars(options) if is_flat else OmegaConf.to_container(OmegaConf.create(options), resolve=True)
+    arch = given.get("arch") or given.get("_name")
+    if not issubclass(ARCH_MODEL_REGISTRY.get(arch, object), TransformerModel):
+        raise UsageError(f"{path} holds --arch {arch}, which is no transformer of fairseq's")
+    own = {field.name for field in dataclasses.fields(TransformerConfig)}
+    sides = ("encoder_", "decoder_", "quant_noise_")
+    kept = {
+        name: x for name, x in given.items() if name in own or name.startswith(sides) and not name.endswith("_path")
+    }
+    return json.dumps(kept, sort_keys=True)
+
+
+def build_transformer(options: str, task: Any) -> TransformerModelBase:
+    """The untrained transformer that ``transformer_options`` describes. Raises UsageError where the task's
+    dictionaries do not allow it."""
+    try:
+        return TransformerModel.build_model(argparse.Namespace(**json.loads(options)), task)
+    except ValueError as error:
+        raise UsageError(f"the transformer that this model stands on: {_one_line(error)}") from None
 
 
 def load_weights(model: torch.nn.Module, state: Dict[str, Any], path: str) -> None:

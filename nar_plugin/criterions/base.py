@@ -161,9 +161,9 @@ class TermsCriterion(FairseqCriterion):
             metrics.log_derived("ppl", _perplexity)
             metrics.log_scalar("accuracy", 100 * words["correct"] / count, count, round=2)
         for name, found in totals(logging_outputs, "classes").items():
-            count = found["count"]
-            metrics.log_scalar(f"{name}_loss", found["nats"] / count / math.log(2), count, round=3)
-            metrics.log_scalar(f"{name}_accuracy", 100 * found["correct"] / count, count, round=2)
+            count = found["count"]  # 0 where no sentence is long enough to have any
+            metrics.log_scalar(f"{name}_loss", found["nats"] / max(1, count) / math.log(2), count, round=3)
+            metrics.log_scalar(f"{name}_accuracy", 100 * found["correct"] / max(1, count), count, round=2)
         for name, found in totals(logging_outputs, "nats").items():
             metrics.log_scalar(name, found["nats"] / sentences, sentences, round=3)
             if "positions" in found:

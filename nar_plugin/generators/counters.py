@@ -17,10 +17,12 @@ class Counters:
 
     ``calls[name]`` counts forward calls; ``rows[name]`` the rows they held: a batch of 8 in one call is 8 rows. Rows
     that are finished and still in the batch are not counted: ``live_share``, which the loop sets, is that of others.
-    Names are ``Pass.counts_as``. ``seconds`` is wall time within ``generate``.
+    Names are ``Pass.counts_as``. ``seconds`` is wall time within ``generate``. ``is_drafted``: a call of the decoder gives
+    several tokens, and the report says how many.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_drafted: bool = False) -> None:
+        self.is_drafted = is_drafted
         self.calls: dict[str, int] = {}
         self.rows: dict[str, int] = {}
         self.sentences = self.tokens = 0
@@ -58,6 +60,11 @@ class Counters:
         """Passes of ``name`` a sentence, candidates counted."""
         return self.rows.get(name, 0) / max(1, self.sentences)
 
+    @property
+    def tokens_a_call(self) -> float:
+        """Tokens that a sentence gets by a call of the decoder, on the average over calls."""
+        return self.tokens / max(1, self.rows.get("decoder", 0))
+
     def report(self) -> None:
         """One line to the log; nothing if nothing was decoded."""
         if self.sentences:
@@ -66,4 +73,5 @@ class Counters:
                 for name, rows in self.rows.items()
             )
             speed = f"{self.seconds:.2f} s ({1000 * self.seconds / self.sentences:.1f} ms a sentence)"
-            logger.info(f"decoded {self.sentences:,} sentences, {self.tokens:,} tokens: {passes}, {speed}")
+            drafted = f", {self.tokens_a_call:.2f} tokens a call" if self.is_drafted else ""
+            logger.info(f"decoded {self.sentences:,} sentences, {self.tokens:,} tokens: {passes}{drafted}, {speed}")

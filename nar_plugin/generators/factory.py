@@ -5,14 +5,27 @@ import weakref
 from typing import Any, Mapping
 
 from ..methods.contract import AnyModel, UsageError
-from ..methods.options import ABOUT, About, Engine, Options, about_of, every_option, filled, flag_of
+from ..methods.options import (
+    ABOUT,
+    About,
+    DraftedSentences,
+    Engine,
+    Options,
+    Verified,
+    about_of,
+    every_option,
+    filled,
+    flag_of,
+)
 from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols
+from . import speculative
 from .candidates import Judge, Teacher
 from .loop import RefinementGenerator
 from .reference import ReferenceScorer
 
 logger = logging.getLogger(__name__)
+NGRAM = speculative.NGRAM
 
 OPTIONS: dict[str, About] = {name: field.metadata[ABOUT] for name, field in every_option().items()}
 OF_HOST = {about.host_flag: name for name, about in OPTIONS.items() if about.host_flag}
@@ -61,6 +74,8 @@ def options_of(model: AnyModel, args: Any, cfg: Any, host_flags: Mapping[str, An
     kind, flags = model.decode_options, given(args, cfg, host_flags)
     refuse(flags, set(flags) - set(about_of(kind)), f"on --arch {model.name}")
     if getattr(args, "beam", 5) not in (1, 5):
+        if issubclass(kind, Verified):
+            raise UsageError(f"--beam {args.beam}: drafts are verified by greedy decoding or sampling; --beam 1")
         logger.warning(f"--beam has no effect on --arch {model.name}; --iter-decode-with-beam sets the candidates")
     options: Options = filled(kind, values(kind, args, cfg))
     idle = options.ineffective()
@@ -105,6 +120,32 @@ def split_models(models: list[Any], args: Any) -> tuple[Any, Any]:
     if is_decoding_model(models[1]):
         raise UsageError("the last checkpoint of --path must be an autoregressive teacher")
     return models[0], models[1]
+
+
+def drafted(
+    verifier: Any,
+    drafter: Any,
+    args: Any,
+    cfg: Any,
+    symbols: Symbols,
+    *,
+    name: str,
+    is_joint: bool,
+) -> AnyModel:
+    """The decoding model that ``--drafter`` makes of a verifier (``compat.CachedTransformer``).
+
+    ``drafter``: a decoding model, which writes sentences; a small autoregressive model, as the verifier is one; or None:
+    n-grams. ``name``: what messages call the verifier. ``is_joint``: source and target have one dictionary.
+    """
+    if drafter is None:
+        return speculative.by_ngrams(name, verifier, symbols, is_joint=is_joint)
+    if not is_decoding_model(drafter):
+        return speculative.by_steps(name, verifier, drafter, symbols)
+    is_shared = hasattr(drafter, "shares_encoder") and drafter.shares_encoder(verifier.model)
+    if is_shared:
+        logger.info("--drafter: its encoder is the verifier's, whose states serve both")
+    options = filled(DraftedSentences, values(DraftedSentences, args, cfg))
+    return speculative.by_sentences(name, verifier, drafter, symbols, options, is_shared=is_shared)
 
 
 def build(

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..methods import noise
 from ..methods.contract import AnyModel, Encoded, Finished, Proposals, Request, State, UsageError
-from ..methods.options import Candidates, GoldLength, History, Options, Stopping
+from ..methods.options import Candidates, GoldLength, History, Options, Stopping, Verified
 from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols, collapsed
 from . import oracle
@@ -97,7 +97,7 @@ class RefinementGenerator:
         self.is_oracle = self.stopping.rule == "oracle"
         self.keeps_history = options.part(History).keep_history
         self.eos = symbols.eos
-        self.counters = Counters()
+        self.counters = Counters(is_drafted=isinstance(options, Verified))
 
     @torch.no_grad()
     def generate(

@@ -26,6 +26,7 @@ __all__ = [
     "NetInput",
     "Pass",
     "Proposals",
+    "Redrafts",
     "RefinesLatents",
     "Request",
     "Rows",
@@ -272,6 +273,17 @@ class FillsMasks(Protocol):
 
     def length_log_probs(self, encoded: Any) -> Tensor:
         """(B, L) log-probabilities that a target has 0 … L − 1 tokens."""
+
+
+class Redrafts(Protocol):
+    """A model that writes a sentence on behind given words: what ``--redraft`` asks of a drafter, beyond
+    ``DecodingModel``."""
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target, in tokens with the end symbol."""
+
+    def redraft(self, encoded: Any, tokens: Tensor, is_token: Tensor, known: Tensor) -> Tensor:
+        """(R, T) targets, the first (R,) ``known`` tokens of which are given, with the others written anew."""
 
 
 class SpeaksInCodes(Protocol):

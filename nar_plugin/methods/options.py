@@ -22,6 +22,7 @@ UNMASKINGS = ("linear", "cosine", "threshold", "entropy", "gap")
 UNMASK_THRESHOLDS = {"threshold": 0.9, "entropy": 2.0, "gap": 1.0}
 """By the rules that have one, what holds where none is given."""
 ENGINES = ("eager", "int8", "bf16", "compiled")
+ACCEPTS = ("exact", "top-k", "distance")
 
 T = TypeVar("T", bound="Options")
 
@@ -178,7 +179,7 @@ class Candidates(Engine):
         if self.score_reference:
             heeded = ("score_reference", "rescore_norm", "lenpen", *about_of(Engine))
             found |= {name: "beside --score-reference" for name in about_of(type(self)) if name not in heeded}
-        if self.rescore_norm != "lenpen":
+        if self.norm() != "lenpen":
             found["lenpen"] = "without --rescore-norm lenpen"
         return found
 
@@ -243,7 +244,14 @@ class History(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refinement(History):
+class Counted(History):
+    """For models of which it differs from sentence to sentence how many passes they make."""
+
+    print_step: bool = option(False, "print how many steps were made", host_flag="print_step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement(Counted):
     """For models that refine the output of their first pass."""
 
     # fairseq's 10 cannot be told from silence where a program decodes; a validation that is not told gets the default
@@ -253,7 +261,6 @@ class Refinement(History):
     is_forced: bool = option(
         False, "make all of them, whatever the stop rule says", host_flag="iter_decode_force_max_iter"
     )
-    print_step: bool = option(False, "print how many steps were made", host_flag="print_step")
 
     @property
     def steps(self) -> int:
@@ -428,9 +435,116 @@ class LatentSteps(LatentSearch):
         return super().idle_of_latents() | ({"latent_step_size"} if is_idle else set())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Greedy(Candidates, Counted):
+    """For models that write one word after the other, as fairseq's search with a beam of one, or its sampling, does."""
+
+    own_norm: ClassVar[str] = "lenpen"
+    min_len: int = option(1, "the least words of an output", host_flag="min_len", least=0)
+    max_len_a: float = option(
+        0.0,
+        "an output has at most so many times the tokens of its batch's longest source",
+        host_flag="max_len_a",
+        least=0,
+    )
+    max_len_b: int = option(200, "and so many more", host_flag="max_len_b", least=0)
+    unkpen: float = option(0.0, "taken from the log-probability of <unk>", host_flag="unkpen")
+    temperature: float = option(1.0, "logits are divided by it", host_flag="temperature", least=1e-3)
+    sampling: bool = option(False, "draw words, do not take the most probable ones", host_flag="sampling")
+    sampling_topk: int = option(-1, "draw among so many most probable words", host_flag="sampling_topk", least=-1)
+    sampling_topp: float = option(
+        -1.0, "draw among the fewest words of this probability together", host_flag="sampling_topp", least=-1, most=1
+    )
+
+    def ineffective(self) -> dict[str, str]:
+        found = super().ineffective()
+        if self.score_reference:
+            return found
+        found["is_rescored"] = "with one hypothesis, among which there is no choice"
+        if not self.sampling:
+            found |= dict.fromkeys(("sampling_topk", "sampling_topp"), "without --sampling")
+        elif self.sampling_topp > 0:
+            found["sampling_topk"] = "beside --sampling-topp"
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified(Greedy):
+    """For models that write so, but verify several drafted words a call (``methods.verification``)."""
+
+    accept: str = option(
+        "exact",
+        "which drafted words are accepted: those that the model would have said itself (exact), that are among the most "
+        "probable ones (top-k), or, where words are numbers, that are near to what it would have said (distance)",
+        choices=ACCEPTS,
+    )
+    accept_top_k: int = option(2, "on --accept top-k: the first so many by probability", least=1)
+    accept_distance: int = option(2, "on --accept distance: so far at most", least=0)
+    min_block: int = option(1, "accept so many words a call at least, whatever the model says", least=1)
+    block_verification: bool = option(
+        False, "with --sampling: accept drafts as a block (Sun et al. 2024), which accepts more, and as exactly"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine == "compiled":
+            raise UsageError("--engine compiled: not where drafts are verified, whose shapes change from call to call")
+
+    def ineffective(self) -> dict[str, str]:
+        found = super().ineffective()
+        if self.score_reference:
+            return found
+        if self.sampling:
+            found |= dict.fromkeys(("accept", "accept_top_k", "accept_distance", "min_block"), "beside --sampling")
+            return found
+        found["block_verification"] = "without --sampling"
+        others = {"accept_top_k": "top-k", "accept_distance": "distance"}
+        return found | {name: f"on --accept {self.accept}" for name, rule in others.items() if rule != self.accept}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads(Verified):
+    """For models that draft by heads of their own."""
+
+    block_size: int = option(0, "use so many of the heads, the first among them; 0: all", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drafted(Verified):
+    """For an autoregressive model whose words another one drafts."""
+
+    drafter: str | None = option(
+        None,
+        "who drafts for an autoregressive model, whose greedy output comes out: the checkpoint of a model that writes a "
+        "sentence at once, or of a small autoregressive one, or ngram (the source and the output so far)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftedSteps(Drafted):
+    """Where drafts are made a word at a time."""
+
+    draft_length: int = option(8, "words that are drafted a call", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftedSentences(Drafted, Refinement):
+    """Where a sentence is drafted at once: ``iterations`` are those of its writer."""
+
+    redraft: bool = option(False, "after each call the drafter writes the rest of the sentence anew")
+
+    @property
+    def steps(self) -> int:
+        """fairseq's 10 cannot be told from silence: one pass is enough for a draft."""
+        return 0 if self.iterations == about_of(Refinement)["iterations"].unset else self.iterations
+
+    def ineffective(self) -> dict[str, str]:
+        return {**super().ineffective(), "is_forced": "on a draft, which is made in as many passes as are asked for"}
+
+
 GROUPS: tuple[type[Options], ...] = (
     *(Candidates, Vocabulary, Lengths, Refinement, Unmasking, Stopping, LatentSteps),
-    Codes,
+    *(Codes, Heads, DraftedSteps, DraftedSentences),
 )
 """All groups: every option is in one of them, or in a base of one."""
 

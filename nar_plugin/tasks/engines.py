@@ -33,11 +33,11 @@ def to_int8(model: Any, device: torch.device) -> None:
         raise UsageError("--engine int8: on a CPU alone (--cpu)")
     int8.input_most()  # which says where there are no kernels
     done: Dict[nn.Module, nn.Module] = {}
+    compat.attend_by_modules(model)  # of a model of ours, too, that stands on one of the host's
     if factory.is_decoding_model(model):
         passes = {name: Pass(int8.quantised(one.module, done), one.counts_as) for name, one in model.passes.items()}
         model.passes.update(passes)  # in place: a model that stands on another shares them with it
     else:
-        compat.attend_by_modules(model)
         int8.quantised(model, done)
 
 

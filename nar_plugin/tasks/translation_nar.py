@@ -243,11 +243,15 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(
                 "--sacrebleu has no effect in this release of fairseq: leave it out, take --scoring sacrebleu"
             )
-        engines.prepare(models, str(self.cfg.engine))
         host_flags = compat.decode_flags()
-        if not factory.is_decoding_model(models[0]):
-            if any(map(factory.is_decoding_model, models)):
-                raise UsageError("the student comes first: --path student.pt:teacher.pt")
+        is_autoregressive = not factory.is_decoding_model(models[0])
+        drafter = self.drafter(models[0]) if is_autoregressive and self.cfg.drafter else None
+        engines.prepare([*models, *([] if drafter is None else [drafter])], str(self.cfg.engine))
+        if is_autoregressive and any(map(factory.is_decoding_model, models)):
+            raise UsageError("the student comes first: --path student.pt:teacher.pt")
+        if is_autoregressive and self.cfg.drafter:
+            models = [self.drafted(models[0], drafter, args), *models[1:]]
+        elif is_autoregressive:
             factory.warn_of_idle_task_flags(args, self.cfg, host_flags)
             return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
         is_program = compat.is_decoder() and not isinstance(args, Namespace)
@@ -257,6 +261,31 @@ class TranslationNarTask(TranslationTask):
             is_program=is_program,
             lexicon=self.lexicon(),
             judge=ngrams.read(self.cfg.ngram, self.tgt_dict, self.symbols) if self.cfg.ngram else None,
+        )
+
+    def drafter(self, verifier: torch.nn.Module) -> Optional[torch.nn.Module]:
+        """The model whose checkpoint ``--drafter`` names, where the verifier is; None for n-grams.
+
+        Raises UsageError where it cannot be read or is of another text.
+        """
+        path = str(self.cfg.drafter)
+        if path == factory.NGRAM:
+            return None
+        try:
+            return compat.load_model(path, self).to(next(verifier.parameters()))
+        except UsageError as error:
+            raise UsageError(f"--drafter: {error}") from None
+
+    def drafted(self, verifier: torch.nn.Module, drafter: Optional[torch.nn.Module], args: Any) -> Any:
+        """The model that decodes what the drafter drafts and the verifier verifies."""
+        if drafter is None or factory.is_decoding_model(drafter):
+            found: Any = drafter
+        else:
+            found = compat.CachedTransformer(drafter, self.symbols)
+        return factory.drafted(
+            *(compat.CachedTransformer(verifier, self.symbols), found, args, self.cfg, self.symbols),
+            name=f"{self.architecture} with --drafter",
+            is_joint=self.src_dict == self.tgt_dict,
         )
 
     def lexicon(self) -> Optional[Lexicon]:

@@ -16,7 +16,7 @@ WORDS, POSITIONS = 96, 64
 """96 words and fairseq's 4 symbols: a dictionary of 100."""
 METHODS = tuple(CRITERIONS)
 COUNTED = tuple(f"{method}_{size}" for method in METHODS for size in ("tiny", "small"))
-STANDING = ("lanmt_refiner",)
+STANDING = ("blockwise_transformer", "lanmt_refiner")
 """Those of which a further option is not theirs but that of the model which they stand on."""
 
 

@@ -15,6 +15,7 @@ Sizes = Tuple[int, int, int, int]
 TYPES = {"wmt14_en_de": 32_000, "wmt16_ro_en": 40_000, "iwslt16_de_en": 40_000, "iwslt14_de_en": 10_000}
 """Of the joint dictionaries, by the recipes' merges."""
 PAPERS: Dict[str, Dict[str, Sizes]] = {
+    "blockwise_transformer": {},  # of the size of its base
     "mask_predict": {
         "wmt14_en_de": (6, 512, 2048, 8),
         "wmt16_ro_en": (6, 512, 2048, 8),

@@ -38,6 +38,7 @@ ROWS = [[], [], [], [], *random_rows(WORDS, 7, seed=31, words=WORDS, shortest=0)
 ALWAYS = random_rows(1, 4, seed=32, words=WORDS, shortest=4)[0]
 SOURCES = [[], *random_rows(11, 7, seed=33, words=WORDS), []]
 DECODES: dict[str, list[dict[str, Any]]] = {
+    "blockwise_transformer": [],  # whose words are the base's, which may be any
     "ctc": [{}, {"lengths": 4, "nbest": 3}, {"lengths": 3, "max_candidate_tokens": 20}],
     "iterative_refinement": [
         {"iterations": 3, "lengths": 2},

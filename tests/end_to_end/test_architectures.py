@@ -12,6 +12,7 @@ from tests.conftest import ADAM, CRITERIONS, LIMITS, QUIET
 from tests.end_to_end.programs import TASK, complains, program, succeed, texts
 
 UPDATES = {
+    "blockwise_transformer": 60,
     "ctc": 400,
     "iterative_refinement": 60,
     "lanmt_continuous": 150,
@@ -21,6 +22,12 @@ UPDATES = {
 }
 """Few, but enough that different sources get different words (by alignments, nothing but blanks is said at first)."""
 DECODES = {
+    "blockwise_transformer": [
+        ("--block-size", 2),
+        ("--accept", "top-k", "--accept-top-k", 2),
+        ("--accept", "distance", "--accept-distance", 1, "--min-block", 2),
+        ("--max-len-b", 5, "--min-len", 2),
+    ],
     "ctc": [
         ("--iter-decode-with-beam", 4),
         ("--iter-decode-with-beam", 3, "--rescore-norm", "lenpen", "--lenpen", 0.5),

@@ -6,6 +6,7 @@ from fairseq.models import ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY, MODEL_
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
 from nar_plugin.architectures import base
+from nar_plugin.architectures.blockwise_transformer import BlockwiseTransformerConfig, BlockwiseTransformerModel
 from nar_plugin.architectures.ctc import CtcConfig, CtcModel
 from nar_plugin.architectures.iterative_refinement import IterativeRefinementConfig, IterativeRefinementModel
 from nar_plugin.architectures.lanmt_continuous import LanmtContinuousConfig, LanmtContinuousModel
@@ -14,12 +15,14 @@ from nar_plugin.architectures.latent_transformer import LatentTransformerConfig,
 from nar_plugin.architectures.mask_predict import MaskPredictConfig, MaskPredictModel
 from nar_plugin.criterions.alignment import AlignmentCriterion
 from nar_plugin.criterions.base import TermsConfig
+from nar_plugin.criterions.blockwise_cross_entropy import BlockwiseCrossEntropyCriterion
 from nar_plugin.criterions.elbo_length import ElboLengthConfig, ElboLengthCriterion
 from nar_plugin.criterions.score_matching import ScoreMatchingConfig, ScoreMatchingCriterion
 from nar_plugin.criterions.token_length import TokenLengthConfig, TokenLengthCriterion
 from nar_plugin.tasks.translation_nar import TranslationNarConfig, TranslationNarTask
 
 MODELS = {
+    "blockwise_transformer": (BlockwiseTransformerModel, BlockwiseTransformerConfig),
     "ctc": (CtcModel, CtcConfig),
     "iterative_refinement": (IterativeRefinementModel, IterativeRefinementConfig),
     "lanmt_continuous": (LanmtContinuousModel, LanmtContinuousConfig),
@@ -29,6 +32,7 @@ MODELS = {
 }
 CRITERIONS = {
     "alignment": (AlignmentCriterion, TermsConfig),
+    "blockwise_cross_entropy": (BlockwiseCrossEntropyCriterion, TermsConfig),
     "elbo_length": (ElboLengthCriterion, ElboLengthConfig),
     "score_matching": (ScoreMatchingCriterion, ScoreMatchingConfig),
     "token_length": (TokenLengthCriterion, TokenLengthConfig),

@@ -138,6 +138,13 @@ def trained_twice(model: torch.nn.Module) -> None:
 
 
 OPTIONS = {
+    "blockwise_transformer": [
+        {},
+        {"freeze": "base"},
+        {"freeze": "base", "identity_head_1": "no"},
+        {"block_head": "block", "block_loss": "random"},
+        {"identity_head_1": "yes", "block_loss": "random"},
+    ],
     "ctc": [
         {},
         {"freeze": "encoder", "share_all_embeddings": True},

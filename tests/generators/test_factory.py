@@ -39,6 +39,7 @@ OTHER_VALUES = {
     "latent_inference": "mean",
     "engine": "bf16",
     "shortlist": "words.txt",
+    "accept": "top-k",
 }
 
 

@@ -8,6 +8,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks.translation import TranslationConfig
 
+from nar_plugin.architectures.blockwise_transformer import BlockwiseTransformerModel
 from nar_plugin.architectures.ctc import CtcModel
 from nar_plugin.architectures.iterative_refinement import IterativeRefinementModel
 from nar_plugin.architectures.lanmt import LanmtModel
@@ -32,6 +33,7 @@ OF_MODELS: dict[str, type[Any]] = {
     "lanmt_refiner_tiny": ScoreOptions,
     "lanmt_refiner_tiny (energy)": EnergyOptions,
     "ctc_tiny": CtcModel.decode_options,
+    "blockwise_transformer_tiny": BlockwiseTransformerModel.decode_options,
 }
 """By preset, the options of every architecture."""
 
@@ -102,7 +104,7 @@ def test_options_that_are_flags_of_fairseqs_own_are_silent_as_fairseq_is() -> No
     abouts = {name: f.metadata[options.ABOUT] for name, f in EVERY.items()}
     hosted = [about for about in abouts.values() if about.host_flag]
     assert [about.unset for about in hosted] == [host[about.host_flag] for about in hosted]
-    assert len({about.host_flag for about in hosted}) == len(hosted) == 9
+    assert len({about.host_flag for about in hosted}) == len(hosted) == 17
     assert not {name for name, about in abouts.items() if not about.host_flag} & set(host)
 
 
@@ -171,6 +173,9 @@ LATENT = {"decode_sample_noise", "latent_inference", "latent_step_size"}
 STOPPING = {"stop_rule", "stop_window", "stop_distance"}
 REFINING = {"iterations", "is_forced", "print_step"}
 CODES = {"latent_lengths", "latent_temperature"}
+LIMITS = {"min_len", "max_len_a", "max_len_b", "unkpen", "temperature", "sampling", "sampling_topk", "sampling_topp"}
+VERIFYING = {"accept", "accept_top_k", "accept_distance", "min_block", "block_verification"}
+OF_DRAFTERS = {"drafter", "draft_length", "redraft"}
 
 
 @pytest.mark.parametrize(
@@ -184,10 +189,21 @@ CODES = {"latent_lengths", "latent_temperature"}
         ("lanmt_refiner_tiny (energy)", UNMASKING | CODES),
         ("latent_transformer_tiny (fsq)", UNMASKING | LATENT),
         ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | CODES | {"decode_samples", "gold_target_len"}),
+        (
+            "blockwise_transformer_tiny",
+            (REFINING - {"print_step"})
+            | STOPPING
+            | UNMASKING
+            | LATENT
+            | CODES
+            | {"decode_samples", "gold_target_len", "lengths", "shortlist"},
+        ),
     ],
 )
 def test_a_model_has_all_options_but_those_that_it_would_ignore(name: str, lacks: set[str]) -> None:
-    assert set(EVERY) - names_of(OF_MODELS[name]) == lacks
+    of_heads = LIMITS | VERIFYING | {"block_size"}
+    others = OF_DRAFTERS if name.startswith("blockwise") else OF_DRAFTERS | of_heads
+    assert set(EVERY) - names_of(OF_MODELS[name]) == lacks | others
 
 
 @MODELS
@@ -218,6 +234,7 @@ NOT_OF_THE_LOOP = {
     "ngram_weight": "the loop reads it where there is a judge",
 }
 UNREAD: dict[str, dict[str, str]] = {
+    "blockwise_transformer_tiny": {"nbest": "there is one hypothesis: more are refused"},
     "mask_predict_tiny": {"is_forced": "it has no rule to overrule: all steps are made anyway"},
 }
 """Options that no decode reads, with the reason why they are heeded all the same."""
@@ -238,6 +255,8 @@ def test_every_option_that_a_model_offers_is_read_in_a_decode(name: str) -> None
     """A flag that is taken and then not looked at would be ignored in silence."""
     model, kind, read = model_of(name), OF_MODELS[name], set()
     wanted = {"iterations": 2, "lengths": 2, "decode_samples": 2, "nbest": 2, "gold_target_len": True}
+    if name.startswith("blockwise"):  # one hypothesis
+        wanted["nbest"] = 1
     if name.endswith("(fsq)"):  # codes come from a beam or are drawn
         wanted["lengths"] = 1
     given = recording(kind, read)(**{key: value for key, value in wanted.items() if key in names_of(kind)})
@@ -261,7 +280,8 @@ def test_scoring_references_reads_what_it_is_said_to_heed(name: str) -> None:
 
 def one(name: str, value: Any) -> Any:
     """Options of some model that has this one."""
-    kinds = [kind for kind in OF_MODELS.values() if name in names_of(kind)]
+    every = [*OF_MODELS.values(), options.DraftedSteps]
+    kinds = [kind for kind in every if name in names_of(kind)]
     return kinds[-1](**{name: value})
 
 
@@ -279,8 +299,24 @@ BOUNDS: list[tuple[str, list[Any], list[Any], str]] = [
     ("latent_temperature", [0.001, 2.0], [0.0, -1.0], "it needs 0.001 or more"),
     ("ngram_weight", [0.0, 0.3], [-0.1], "it needs 0 or more"),
     ("latent_step_size", [0.0, 0.8], [-1.0], "it needs 0 or more"),
+    ("min_len", [0, 3], [-1], "it needs 0 or more"),
+    ("max_len_a", [0.0, 1.5], [-0.5], "it needs 0 or more"),
+    ("max_len_b", [0, 200], [-1], "it needs 0 or more"),
+    ("temperature", [0.001, 2.0], [0.0, -1.0], "it needs 0.001 or more"),
+    ("sampling_topk", [-1, 10], [-2], "it needs -1 or more"),
+    ("sampling_topp", [-1.0, 0.9], [-2.0, 1.5], "it needs a number from -1 to 1"),
+    ("accept_top_k", [1, 3], [0], "it needs 1 or more"),
+    ("accept_distance", [0, 2], [-1], "it needs 0 or more"),
+    ("min_block", [1, 4], [0], "it needs 1 or more"),
+    ("block_size", [0, 8], [-1], "it needs 0 or more"),
+    ("draft_length", [1, 8], [0], "it needs 1 or more"),
 ]
-CHOICES = {"rescore_norm": options.NORMS, "unmask": options.UNMASKINGS, "stop_rule": options.STOP_RULES}
+CHOICES = {
+    "rescore_norm": options.NORMS,
+    "unmask": options.UNMASKINGS,
+    "stop_rule": options.STOP_RULES,
+    "accept": options.ACCEPTS,
+}
 
 
 @pytest.mark.parametrize(("name", "good", "bad", "line"), BOUNDS)
@@ -396,9 +432,9 @@ def test_a_choice_of_fairseqs_kind_becomes_text() -> None:
 def test_where_nothing_was_said_the_default_of_the_model_holds() -> None:
     for kind in OF_MODELS.values():
         assert options.filled(kind, {}) == options.filled(kind, dict.fromkeys(EVERY)) == kind()
-    assert [getattr(kind(), "iterations", 0) for kind in OF_MODELS.values()] == [9, 4, 1, 0, 1, 1, 1, 0]
-    assert [getattr(kind(), "stop_rule", "") for kind in OF_MODELS.values()] == ["", *["fixed-point"] * 6, ""]
-    assert [getattr(kind(), "decode_sample_noise", 0) for kind in OF_MODELS.values()] == [0, 0, 0.5, 0, 1, 1, 1, 0]
+    assert [getattr(kind(), "iterations", 0) for kind in OF_MODELS.values()] == [9, 4, 1, 0, 1, 1, 1, 0, 0]
+    assert [getattr(kind(), "stop_rule", "") for kind in OF_MODELS.values()] == ["", *["fixed-point"] * 6, "", ""]
+    assert [getattr(kind(), "decode_sample_noise", 0) for kind in OF_MODELS.values()] == [0, 0, 0.5, 0, 1, 1, 1, 0, 0]
 
 
 def test_sums_over_alignments_are_compared_as_they_are_and_what_a_teacher_says_by_means() -> None:
@@ -570,9 +606,9 @@ def test_where_references_are_scored_nothing_but_the_norm_matters(name: str) -> 
     kind = OF_MODELS[name]
     idle = kind(score_reference=True, rescore_norm="lenpen").ineffective()
     assert set(idle) == names_of(kind) - {"score_reference", "rescore_norm", "lenpen", "engine"}
-    assert "shortlist" in idle, "a reference may have any word"
+    assert ("shortlist" in idle) == ("shortlist" in names_of(kind)), "a reference may have any word"
     assert set(idle.values()) == {"beside --score-reference"}
-    assert "lenpen" in kind(score_reference=True).ineffective()
+    assert ("lenpen" in kind(score_reference=True).ineffective()) == (kind.own_norm != "lenpen")
 
 
 def test_the_reason_says_what_to_change() -> None:

@@ -503,3 +503,19 @@ def test_a_canvas_is_shown_with_what_is_read_of_it(
         read = [word for word, last in zip(canvas, before) if word not in (interactive.BLANK, last)]
         assert lines[3][1].split() == read == output.split() == lines[5][1].split()
     assert shown[3] == [("source", "(empty)"), ("output", "(empty)")]
+
+
+def test_drafts_are_shown_call_by_call_with_what_was_refused(data: Path, teacher: Path, student: Path) -> None:
+    """What is said in all calls together is the output; what was refused is marked."""
+    flags = [str(data), *map(str, TASK), "--path", str(teacher), "--drafter", "ngram", "--draft-length", "3", "--cpu"]
+    for drafter in ("ngram", str(student)):
+        given = [drafter if word == "ngram" else word for word in flags]
+        if drafter != "ngram":
+            given = [word for word in given if word not in ("--draft-length", "3")]
+        system = interactive.Interactive(given)
+        for source in ("bana deret kisil", "lotom muna bana bana"):
+            shown = system.show(source)
+            said = [t for step in shown.passes for t, m in zip(step.tokens, step.marked, strict=True) if not m]
+            assert said[-1] == "</s>" and " ".join(said[:-1]) == shown.output
+            assert all(step.change == "no draft" or step.change.endswith(" drafts") for step in shown.passes)
+    assert any(any(step.marked) for step in shown.passes) or len(shown.passes) < len(said)

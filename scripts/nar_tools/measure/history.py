@@ -15,28 +15,35 @@ KEPT = "kept"
 class Step(NamedTuple):
     """A state of the decode: T tokens and their T log-probabilities in nats; whether it is held against the one before.
 
-    An empty token is a place at which nothing stands.
+    An empty token is a place at which nothing stands. ``marked``: T times whether it is to be marked, and ``told``, in
+    words, what this means, where it is no comparison with the state before.
     """
 
     name: str
     tokens: Sequence[str]
     scores: Sequence[float]
     is_compared: bool = True
+    marked: Optional[Sequence[bool]] = None
+    told: str = ""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """T tokens, T probabilities 0 … 1, T times whether the pass changed it; ``before``: how many tokens there were."""
+    """T tokens, T probabilities 0 … 1, T times whether the pass changed it; ``before``: how many tokens there were;
+    ``told``: what the marks mean where it is something else."""
 
     name: str
     tokens: List[str]
     probabilities: List[float]
     marked: List[bool]
     before: Optional[int] = None
+    told: str = ""
 
     @property
     def change(self) -> str:
         """How much is new, in words."""
+        if self.told:
+            return self.told
         if self.before is None:
             return f"{sum(map(bool, self.tokens))} tokens"
         resized = f", {self.before} → {len(self.tokens)}" if self.before != len(self.tokens) else ""
@@ -91,12 +98,12 @@ def printable(text: str) -> str:
 def compared(steps: Sequence[Step]) -> List[Pass]:
     """The states as they followed each other, each held against the one before."""
     found: List[Pass] = []
-    for name, words, scores, is_compared in steps:
+    for name, words, scores, is_compared, given, told in steps:
         tokens = list(map(printable, words))
-        before = found[-1].tokens if found and is_compared else None
+        before = found[-1].tokens if found and is_compared and given is None else None
         chances = [math.exp(min(score, 0.0)) for score in scores]
-        marked = [False] * len(tokens) if before is None else changes(before, tokens)
-        found.append(Pass(name, tokens, chances, marked, None if before is None else len(before)))
+        marked = list(given or [False] * len(tokens)) if before is None else changes(before, tokens)
+        found.append(Pass(name, tokens, chances, marked, None if before is None else len(before), told))
     return found
 
 

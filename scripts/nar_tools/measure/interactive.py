@@ -1,5 +1,6 @@
 """A system as fairseq-interactive loads it: a sentence is typed, and the whole history of its decode comes back."""
 
+import math
 from typing import Any, List, Optional, Sequence
 
 from ..errors import ToolError
@@ -19,7 +20,7 @@ class Interactive(System):
         from nar_plugin.methods import options
 
         super().__init__(argv)
-        if not self.options_are(options.History):
+        if not self.options_are(options.History) and not self.cfg.task.get("drafter"):
             told = "keeps no history of passes that could be shown; take a model of an iterative --arch, or of ctc"
             raise ToolError(f"{self.paths[0]} {told}")
         self.load_generator()
@@ -33,6 +34,8 @@ class Interactive(System):
         """Decodes a sentence."""
         from fairseq_cli.interactive import make_batches
 
+        from nar_plugin.methods import options
+
         hub, dictionary = self.hub, self.task.target_dictionary
 
         def segmented(line: str) -> str:
@@ -43,6 +46,8 @@ class Interactive(System):
         sample = self.on_device(sample)
         best = self.step(sample)[0][0]
         output = hub.detokenize(hub.remove_bpe(dictionary.string(best["tokens"], self.cfg.common_eval.post_process)))
+        if best["history"] and isinstance(self.generator.options, options.Verified):
+            return refined(source, self.calls(sample), output, reference)
         has_canvas = hasattr(self.models[0], "canvas") and best["history"]
         return refined(source, self.canvas(sample) if has_canvas else self.steps(best), output, reference)
 
@@ -57,6 +62,36 @@ class Interactive(System):
         read = [word if is_first else "" for word, is_first in zip(tokens, is_read)]
         chances = [score if is_first else 0.0 for score, is_first in zip(scores, is_read)]
         return [Step("canvas", tokens, scores), Step("read", read, chances, is_compared=False)]
+
+    def calls(self, sample: Any) -> List[Step]:
+        """Call by call what a verifier said: the drafts that it accepted, its own word, and, marked, those that it
+        refused."""
+        import torch
+
+        from nar_plugin.methods import noise
+        from nar_plugin.methods.contract import Request
+
+        generator, words = self.generator, self.task.target_dictionary
+        model, found, count = generator.model, [], 0
+        with torch.no_grad():
+            encoded = generator.encoded(sample["net_input"])
+            keys = noise.decoding_keys(generator.seed, encoded.keys)
+            request = Request(options=generator.options, keys=lambda: keys)
+            state = model.start(encoded, model.propose(encoded, request))
+            while True:
+                said = state.tokens[0, count : int(state.count)].tolist()
+                scores = state.scores[0, count : int(state.count)].tolist()
+                offered = [i for i in state.offered[0].tolist() if i != generator.symbols.pad]
+                taken = min(int(state.taken), len(said))
+                refused = [] if bool(state.done) and taken == len(said) else offered[taken:]
+                told = f"{taken} of {len(offered)} drafts" if offered else "no draft"
+                tokens, marks = [words[i] for i in said + refused], [False] * len(said) + [True] * len(refused)
+                chances = [*scores, *[-math.inf] * len(refused)]
+                found.append(Step(f"call {state.calls}", tokens, chances, marked=marks, told=told))
+                if bool(state.done):
+                    return found
+                count = int(state.count)
+                state = model.refine(state, state.calls, 0)
 
     def steps(self, best: Any) -> List[Step]:
         """The history of a hypothesis, and its tokens if they are not those of the last pass (--collapse-repeats)."""

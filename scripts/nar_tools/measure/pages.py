@@ -124,7 +124,7 @@ mark { background: none; color: var(--new); font-weight: bold; text-decoration: 
 <header>
 <h1>Refinement, pass by pass</h1>
 <p>$title</p>
-<p><mark>changed</mark> by this pass; probability of a token
+<p><mark>changed</mark> by this pass, of drafts: refused; probability of a token
 <span class="shade" style="--p:0">100 %</span> <span class="shade" style="--p:.5">50 %</span>
 <span class="shade" style="--p:1">0 %</span></p>
 </header>

@@ -34,6 +34,7 @@ sentences, for each the median of the repeats; ratios are of medians over senten
 | compile_s | s | what `compiled` took to compile all that the run decoded; less where an earlier run had done so |
 | compute_type | | as CTranslate2 names it |
 | agreement | % | sentences whose tokens are fairseq's, where CTranslate2 computes in float32 |
+| as_greedy | % | sentences whose text is that of `ar-greedy` in the same run, of systems whose drafts are verified |
 | competitor | | id of the system of the run that all rows are compared with |
 | competitor_ratio | ratio | the competitor's `ms_per_sentence` / this row's: above 1 this row is faster |
 | throughput | 1/s | sentences a second by size of batch, of sentences sorted by length |
@@ -79,7 +80,7 @@ FIELDS: Dict[str, type] = {
     **dict.fromkeys("engine engine_version compute_type competitor".split(), str),
     **dict.fromkeys("passes bleu chrf teacher_bleu greedy_bleu length_ratio repetition".split(), float),
     **dict.fromkeys("ms_per_sentence baseline_ms speedup bare_ms ms_mean ms_p95".split(), float),
-    **dict.fromkeys("agreement competitor_ratio compile_s".split(), float),
+    **dict.fromkeys("agreement as_greedy competitor_ratio compile_s".split(), float),
     **dict.fromkeys("forced_length sentences timed_sentences updates epochs seed threads width".split(), int),
     **dict.fromkeys("speedups ms_by_length throughput competitor_throughput".split(), dict),
     **dict.fromkeys("noisy converged".split(), bool),
@@ -88,12 +89,12 @@ REQUIRED = frozenset("id arch decode_flags device size threads engine noisy comm
 """Fields that are never null."""
 LATER: Row = {
     "engine": "eager",
-    **dict.fromkeys("engine_version compute_type agreement competitor competitor_ratio".split()),
+    **dict.fromkeys("engine_version compute_type agreement as_greedy competitor competitor_ratio".split()),
     **dict.fromkeys("throughput competitor_throughput width compile_s".split()),
 }
 """What stands for the fields that the rows of older files lack."""
 ENGINES = ("eager", "int8", "bf16", "compiled", "ctranslate2", "ctranslate2-int8")
-QUALITY = "bleu chrf signature length_ratio repetition hypotheses hypotheses_sha256".split()
+QUALITY = "bleu chrf signature length_ratio repetition as_greedy hypotheses hypotheses_sha256".split()
 """Fields that are null where the length is forced."""
 
 BASELINES = ("greedy", "beam3", "beam4", "beam5")

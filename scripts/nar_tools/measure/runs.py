@@ -101,7 +101,18 @@ def measure_quality(workers: Sequence[Worker], common: Row, references: List[str
         rows.append(row_of(worker, measured, common))
         hypotheses.append(texts)
         print(f"{worker.entrant.id}: BLEU {measured['bleu']}", file=sys.stderr)
+    for row, share in zip(rows, as_greedy(workers, hypotheses)):
+        row["as_greedy"] = share
     return rows, hypotheses
+
+
+def as_greedy(workers: Sequence[Worker], hypotheses: List[List[str]]) -> List[Optional[float]]:
+    """Of each system whose drafts are verified the % of its sentences that are those of greedy search in this run."""
+    known = [texts for worker, texts in zip(workers, hypotheses) if worker.entrant.search == "greedy"]
+    if not known:
+        return [None] * len(hypotheses)
+    shares = [100 * sum(map(str.__eq__, texts, known[0])) / max(1, len(texts)) for texts in hypotheses]
+    return [share if worker.facts.get("is_verified") else None for worker, share in zip(workers, shares)]
 
 
 def unscored(workers: Sequence[Worker], common: Row, length: int) -> List[Row]:

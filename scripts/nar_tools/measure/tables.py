@@ -55,6 +55,12 @@ def ratio_to(competitor: str) -> Callable[[Row], str]:
     return lambda row: number(2, "x")(row["competitor_ratio"] if row["competitor"] == competitor else None)
 
 
+def identical(row: Row) -> str:
+    """Whether what was drafted and verified is what greedy search gives."""
+    share = row["as_greedy"]
+    return UNKNOWN if share is None else "yes" if share == 100 else number(2, "%")(share)
+
+
 def columns(rows: Sequence[Row], forced: bool, wide: bool) -> Columns:
     """Those of a table; only searches that some row was timed against have one."""
     compared = [name for name in BASELINES if any(name in (row["speedups"] or {}) for row in rows)]
@@ -68,6 +74,7 @@ def columns(rows: Sequence[Row], forced: bool, wide: bool) -> Columns:
         "system": lambda row: row["id"],
         **engine,
         **({} if forced else train | quality | (details if wide else {})),
+        **({"identical to greedy": identical} if any(row["as_greedy"] is not None for row in rows) else {}),
         "passes": rounded("passes", 1),
         "ms": lambda row: number(2)(row["ms_per_sentence"]) + "~" * row["noisy"],
         **({} if forced else spread),

@@ -106,7 +106,8 @@ class Timed(System):
         state = checkpoint_utils.load_checkpoint_to_cpu(self.paths[0])
         model = state["cfg"]["model"]
         options = vars(model) if isinstance(model, argparse.Namespace) else model
-        refined = json.loads(options.get("latent_options") or "{}")  # of the model that this one stands on
+        # of the model that this one stands on
+        refined = json.loads(options.get("latent_options") or options.get("base_options") or "{}")
         width = options.get("encoder_embed_dim") or refined.get("encoder_embed_dim", 0)
         trained = (state.get("extra_state") or {}).get("train_iterator", {})
         done = trained.get("iterations_in_epoch")  # 0: the epoch is the next one, of which nothing is done
@@ -122,13 +123,20 @@ class Timed(System):
             "checkpoint": self.paths[0],
             "source_lengths": self.source_lengths(),
             "has_length": self.has_length(),
+            "is_verified": self.is_verified(),
         }
 
     def has_length(self) -> bool:
         """Whether the length of a hypothesis can be forced: not where it comes of what is said on a canvas."""
-        from nar_plugin.methods.options import GoldLength
+        from nar_plugin.methods.options import GoldLength, Greedy
 
-        return not self.is_ours or isinstance(self.generator.options, GoldLength)
+        return not self.is_ours or isinstance(self.generator.options, (GoldLength, Greedy))
+
+    def is_verified(self) -> bool:
+        """Whether its words are drafted, and verified by an autoregressive model."""
+        from nar_plugin.methods.options import Verified
+
+        return self.is_ours and isinstance(self.generator.options, Verified)
 
     def source_lengths(self) -> List[int]:
         """Of every sentence without its end symbol; of sources that are no text, what their dataset calls tokens."""
@@ -200,7 +208,7 @@ class Timed(System):
 
         if not self.is_ours:
             return None
-        with recorded(forward_passes(self.models)) as calls:
+        with recorded(forward_passes([self.generator.model, *self.models[1:]])) as calls:
             self.step(sample)
         with torch.no_grad():
             return self.clocked(replay, calls)
