@@ -432,8 +432,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
             lambda: whole_mask_predict.test_no_output_holds_a_mask_a_pad_or_a_begin(4),
         ),
         (
-            "(1, 0), value=True)",
-            "(1, 0), value=False)",
+            "F.pad(mask, (1, 0), value=True)",
+            "F.pad(mask, (1, 0), value=False)",
             whole_mask_predict.test_padding_of_a_source_changes_neither_lengths_nor_tokens,
         ),
         (
@@ -1052,8 +1052,8 @@ MUTATIONS: dict[str, list[Mutation]] = {
             lambda: blocks.test_a_highway_weighs_what_comes_in_against_what_is_made_of_it(False),
         ),
         (
-            "cross(y, memory, is_source)",
-            "cross(y, memory, None)",
+            "cross(y, memory, is_source, seen)",
+            "cross(y, memory, None, seen)",
             lambda: blocks.test_padding_reaches_no_real_position(False),
         ),
         (

@@ -3,6 +3,7 @@
 ID=bpd CRITERION=blockwise_cross_entropy BASELINE=greedy VARIANTS=('' frozen) AFTER=blockwise_base SHARED=() COMPILES=''
 FORCED=(--min-len LENGTH --max-len-a 0 --max-len-b LENGTH)
 FLAGS=(--base-checkpoint "$MODELS/blockwise_base-raw.pt") BASE=(--base-checkpoint "$MODELS/base-blockwise_base.pt")
+FLAGS+=(--block-heads 8)
 if [[ $VARIANT == frozen ]]; then FLAGS+=(--freeze base); fi
 case $CORPUS in
   quickstart) AFTER='' FLAGS[1]=$MODELS/teacher.pt ;; # which saves a training

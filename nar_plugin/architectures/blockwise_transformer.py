@@ -1,10 +1,10 @@
 """Blockwise parallel decoding: heads on a trained autoregressive transformer, which draft for it.
 
 Stern, Shazeer & Uszkoreit 2018, arXiv 1811.03115 (``methods.blockwise_transformer``, ``methods.speculative``).
-``--base-checkpoint`` is a trained ``transformer`` of fairseq's own, whose options and weights become part of this model,
-so that its checkpoints stand alone. The base is trained further with the heads, or stays as it is (``--freeze base``);
-then it has no dropout, and head 1 is the base's own prediction unless told otherwise (``--identity-head-1``), so that
-the output is that of the base, token by token. Validation is about all heads; what is reported of words is head 1's.
+``--base-checkpoint`` is a trained ``transformer`` of fairseq's own, whose options and weights become part of this
+model, so that its checkpoints stand alone. The base is trained further with the heads, or stays as it is (``--freeze
+base``); then it has no dropout, and head 1 is the base's own prediction unless told otherwise (``--identity-head-1``),
+so that the output is that of the base, token by token. Validation is about all heads; words are reported of head 1.
 
 Decoding verifies and predicts in one call: the verifier is head 1, what heads 2 … K said at the last accepted token are
 the drafts. These heads are projected there alone.
@@ -170,8 +170,8 @@ class BlockwiseTransformerModel(base.BuiltOn, base.DecodingModel):
         return int(self.is_frozen and self.is_identity)
 
     def loss_terms(self, net_input: NetInput, target: Tensor, is_token: Tensor) -> List[Term]:
-        """``head1`` … of all heads, with equal weights, or in training ``head`` of one that is drawn (section 6). Head i
-        is taught the token i − 1 places further on; where there is none, nothing."""
+        """``head1`` … of all heads, with equal weights, or in training ``head`` of one that is drawn (section 6). Head
+        i is taught the token i − 1 places further on; where there is none, nothing."""
         states = self.decoder_states(net_input, target)
         heads = range(self.cfg.block_heads)
         if self.training and str(self.cfg.block_loss) == "random":

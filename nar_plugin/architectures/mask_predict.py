@@ -231,7 +231,7 @@ class MaskPredictModel(base.DecodingModel):
         return Finished(state.tokens, state.scores)
 
     def redraft(self, encoded: MaskPredictEncoded, tokens: Tensor, is_token: Tensor, known: Tensor) -> Tensor:
-        """(R, T) targets of which the first (R,) ``known`` tokens are given: one pass, in which the others are masked."""
+        """(R, T) targets of which the first (R,) ``known`` tokens are given: one pass with the others masked."""
         is_known = length_classes.is_within(known, tokens.size(1))
         masked = is_token & ~is_known
         states = self.decode(encoded, tokens.masked_fill(masked, self.symbols.mask), padding_mask(is_token))

@@ -17,8 +17,8 @@ class Counters:
 
     ``calls[name]`` counts forward calls; ``rows[name]`` the rows they held: a batch of 8 in one call is 8 rows. Rows
     that are finished and still in the batch are not counted: ``live_share``, which the loop sets, is that of others.
-    Names are ``Pass.counts_as``. ``seconds`` is wall time within ``generate``. ``is_drafted``: a call of the decoder gives
-    several tokens, and the report says how many.
+    Names are ``Pass.counts_as``. ``seconds`` is wall time within ``generate``. ``is_drafted``: a call of the decoder
+    gives several tokens, and the report says how many.
     """
 
     def __init__(self, is_drafted: bool = False) -> None:

@@ -134,8 +134,8 @@ def drafted(
 ) -> AnyModel:
     """The decoding model that ``--drafter`` makes of a verifier (``compat.CachedTransformer``).
 
-    ``drafter``: a decoding model, which writes sentences; a small autoregressive model, as the verifier is one; or None:
-    n-grams. ``name``: what messages call the verifier. ``is_joint``: source and target have one dictionary.
+    ``drafter``: a decoding model, which writes sentences; a small autoregressive model, as the verifier is one; or
+    None: n-grams. ``name``: what messages call the verifier. ``is_joint``: source and target have one dictionary.
     """
     if drafter is None:
         return speculative.by_ngrams(name, verifier, symbols, is_joint=is_joint)

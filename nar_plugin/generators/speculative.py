@@ -79,8 +79,8 @@ class DraftedModel:
         kind: type[Drafted],
         told: "Told | None" = None,
     ) -> None:
-        """``kind``: the options that such a drafter heeds; ``told``: what the drafter is to know of the sources, of a batch's
-        ``net_input`` and of what the verifier knows of them."""
+        """``kind``: the options that such a drafter heeds; ``told``: what the drafter is to know of the sources, of a
+        batch's ``net_input`` and of what the verifier knows of them."""
         self.name, self.symbols, self.decode_options, self.verifier = name, symbols, kind, verifier
         self.told, self.speculation = told, Speculation(verifier, drafter, symbols)
         self.passes: dict[str, Pass] = dict(verifier.passes)
@@ -163,8 +163,8 @@ def by_sentences(
 ) -> DraftedModel:
     """``--drafter student.pt``: a model that writes a sentence at once.
 
-    ``is_shared``: its encoder is the verifier's, so that states are made once. Raises UsageError where it is to write the
-    rest of a sentence anew and cannot.
+    ``is_shared``: its encoder is the verifier's, so that states are made once. Raises UsageError where it is to write
+    the rest of a sentence anew and cannot.
     """
     if options.redraft and not hasattr(writer, "redraft"):
         raise UsageError(f"--redraft: a drafter of --arch {writer.name} does not write on behind given words")

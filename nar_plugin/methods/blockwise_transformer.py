@@ -2,9 +2,9 @@
 Models", arXiv 1811.03115): heads that say what follows several tokens ahead, from one state of a decoder.
 
 One feed-forward block between the decoder and the vocabulary projection (section 6): u = W₂ ReLU(W₁ h) with W₁ of d to
-k · f and W₂ of k · f to k · d, both dense; head i reads oᵢ = h + uᵢ, and all heads share the projection. Head 1, the next
-token, is the verifier. It goes through the block too, so that even on a frozen base p₁ is not the base's; ``is_identity``
-leaves it out of the block (footnote 1).
+k · f and W₂ of k · f to k · d, both dense; head i reads oᵢ = h + uᵢ, and all heads share the projection. Head 1, the
+next token, is the verifier. It goes through the block too, so that even on a frozen base p₁ is not the base's;
+``is_identity`` leaves it out of the block (footnote 1).
 """
 
 from typing import cast

@@ -1,7 +1,7 @@
 """Drafts by looking up: where a text that is there already goes on as what was just verified.
 
 The text is a whole sentence that another model wrote, of which the verifier has rejected a word, or the source and the
-output so far (prompt lookup). Nothing is learnt, and a wrong draft costs no more than the place that it takes in a call.
+output so far (prompt lookup). Nothing is learnt, and a wrong draft costs no more than its place in a call.
 
 Shapes: ``R`` rows, ``T`` places of a text, ``N`` verified tokens that are looked up. Ids below 0 are no tokens.
 """

@@ -128,11 +128,11 @@ class Encoder(nn.Module):
         self, source: Tensor, is_source: Tensor, mask: Tensor | None
     ) -> tuple[tuple[tuple[Memory, ...], ...], Tensor | None]:
         """(B, S) ids to the memory of every reader, and (B, 100) log-probabilities of the length."""
-        states = self.encoder(self.embedding(source), mask)
-        memories = tuple(cast(Stack, reader).memory(states) for reader in self.readers)
+        encoded = self.encoder(self.embedding(source), mask)
+        memories = tuple(cast(Stack, reader).memory(encoded) for reader in self.readers)
         if self.length_head is None:
             return memories, None
-        logits = self.length_head(mean_over(states, is_source))
+        logits = self.length_head(mean_over(encoded, is_source))
         return memories, logits.float().log_softmax(1)
 
 
@@ -245,6 +245,7 @@ class Decoder(nn.Module):
         ``is_token``: (B, width) what the positions of others may see. In training, ``target``: (B, width) ids, which
         stand in place of what was decompressed where (B, width) ``is_latents`` is False.
         """
+        vectors = vectors.to(memories[0][0][0].dtype)  # codebooks are float32
         x = vectors + self.places.weight[: vectors.size(1)].to(vectors.dtype)
         x = self.decompressor(x, is_latent, memories[1:], is_source)[:, :width]
         if target is not None and is_latents is not None:

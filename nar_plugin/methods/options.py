@@ -474,8 +474,8 @@ class Verified(Greedy):
 
     accept: str = option(
         "exact",
-        "which drafted words are accepted: those that the model would have said itself (exact), that are among the most "
-        "probable ones (top-k), or, where words are numbers, that are near to what it would have said (distance)",
+        "which drafted words are accepted: those that the model would have said itself (exact), that are among the "
+        "most probable ones (top-k), or, where words are numbers, that are near to what it would have said (distance)",
         choices=ACCEPTS,
     )
     accept_top_k: int = option(2, "on --accept top-k: the first so many by probability", least=1)
@@ -515,8 +515,8 @@ class Drafted(Verified):
 
     drafter: str | None = option(
         None,
-        "who drafts for an autoregressive model, whose greedy output comes out: the checkpoint of a model that writes a "
-        "sentence at once, or of a small autoregressive one, or ngram (the source and the output so far)",
+        "who drafts for an autoregressive model, whose greedy output comes out: the checkpoint of a model that writes "
+        "a sentence at once, or of a small autoregressive one, or ngram (the source and the output so far)",
     )
 
 

@@ -36,8 +36,8 @@ DRAW_DRAFTS, DRAW_VERDICTS = 31, 32
 @dataclass(frozen=True, kw_only=True)
 class SourceEncoded(Encoded):
     """``states``: (B, S, D) of the verifier's encoder; ``memory``: of every layer of its decoder, the source's keys and
-    values; ``width``: tokens of the longest source of the batch, padding counted; ``told``: what the drafter knows of the
-    sources. Sources are padded on the side on which they came."""
+    values; ``width``: tokens of the longest source of the batch, padding counted; ``told``: what the drafter knows of
+    them. Sources are padded on the side on which they came."""
 
     states: Tensor
     memory: tuple[Memory, ...]
@@ -74,8 +74,8 @@ class Verifier(Protocol):
 
 
 class Draft(NamedTuple):
-    """(R, G) drafted tokens, and where there are any, from the left; ``probs``: (R, G, V) by which they were drawn, None
-    where they were not; ``kept``: what the drafter wants to know in its next call."""
+    """(R, G) drafted tokens, and where there are any, from the left; ``probs``: (R, G, V) by which they were drawn,
+    None where they were not; ``kept``: what the drafter wants to know in its next call."""
 
     tokens: Tensor
     is_token: Tensor
@@ -149,9 +149,9 @@ class Planned(Proposals):
 class Drafting(State):
     """``tokens``: (R, longest + 2) the accepted tokens, padded, of which there are (R,) ``count``; ``scores``: their
     log-probabilities in nats, 0 at pads. ``last``: (R,) the last of them, which the verifier has not read yet;
-    ``states``: (R, D) its state at the token before it, None before the first call. ``offered``: (R, G) what was drafted
-    for the last call, padded, of which (R,) ``taken`` tokens were accepted. ``kept``: the drafter's own. ``calls``: of
-    the verifier so far; ``columns``: of its cache, from which on those that no row needs are dropped.
+    ``states``: (R, D) its state at the token before it, None before the first call. ``offered``: (R, G) what was
+    drafted for the last call, padded, of which (R,) ``taken`` tokens were accepted. ``kept``: the drafter's own.
+    ``calls``: of the verifier so far; ``columns``: of its cache, from which on those that no row needs are dropped.
     """
 
     tokens: Tensor
@@ -197,8 +197,8 @@ def probs_of(log_probs: Tensor, steps: Tensor, plan: Plan, symbols: Symbols) -> 
 
 
 def narrowed(reading: Reading, columns: int) -> tuple[Reading, int]:
-    """Once there are so many columns, those that no row needs are dropped; and at how many it will be done again. It then
-    waits for the device."""
+    """Once there are so many columns, those that no row needs are dropped; and at how many it will be done again. It
+    then waits for the device."""
     if reading.cache.is_live.size(1) < columns:
         return reading, columns
     reading = replace(reading, cache=reading.cache.compacted())

@@ -126,7 +126,7 @@ def test_the_output_is_the_greedy_one_of_head_1(options: dict[str, Any], k: int)
 
 @pytest.mark.parametrize("k", [2, 4])
 def test_on_a_frozen_base_the_output_is_the_bases(k: int) -> None:
-    """BPD-28: as fairseq's search gives it, before and after the heads are trained, of which the base learns nothing."""
+    """BPD-28: as fairseq's search gives it, before and after a training of which the base learns nothing."""
     base = tiny_transformer(**PRENORM)
     model = tiny_blockwise(transformer=base, block_heads=k, freeze="base")
     before = {name: weight.clone() for name, weight in base.state_dict().items()}

@@ -94,7 +94,9 @@ def test_flags_that_mean_nothing_are_named_together() -> None:
         build(tiny_model(), cfg=task_options(stop_rule="fixed-point"), sampling=True, min_len=4)
 
 
-@pytest.mark.parametrize("name", sorted(heeded(tiny_model()) - {"nbest", "lenpen", "unmask_threshold"}))
+@pytest.mark.parametrize(
+    "name", sorted(heeded(tiny_model()) - {"nbest", "lenpen", "unmask_threshold", "ngram", "ngram_weight"})
+)
 def test_a_flag_that_the_model_heeds_is_taken(name: str) -> None:
     args, cfg = spoken(name)
     more = [object()] if name == "iter_decode_with_external_reranker" else []
@@ -106,7 +108,8 @@ def test_mask_predict_heeds_these_flags_and_no_others() -> None:
     of_passes = {"iter_decode_max_iter", "iter_decode_force_max_iter", "retain_iter_history", "print_step"}
     of_masks = {"unmask", "unmask_threshold"}
     others = {"max_candidate_tokens", "gold_target_len", "collapse_repeats", "score_reference"}
-    assert heeded(tiny_model()) == of_candidates | of_passes | of_masks | others | {"engine", "shortlist"}
+    files = {"engine", "shortlist", "ngram", "ngram_weight"}
+    assert heeded(tiny_model()) == of_candidates | of_passes | of_masks | others | files
 
 
 def test_every_flag_that_a_model_heeds_is_known() -> None:

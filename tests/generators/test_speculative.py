@@ -412,7 +412,7 @@ def test_a_looser_rule_is_held_after_what_it_accepted(options: dict[str, Any]) -
 
 
 def test_blocks_of_a_least_size() -> None:
-    """BPD-12: so many tokens a call, whatever they are; of one token nothing changes, of all the drafts are the output."""
+    """BPD-12: so many tokens a call, whatever they are; of one token nothing changes."""
     model = transformer()
     greedily = texts(greedy(model, SOURCES))
     offered = [row[:-1] for row in wrong(greedily, 1.0)]
@@ -572,7 +572,7 @@ def test_options_belong_to_who_heeds_them() -> None:
 
 
 def test_whole_numbers_give_what_the_same_verifier_says_greedily_in_them() -> None:
-    """BPD-3: under --engine int8, whatever the drafts are; fairseq's own sums, in another order, differ in few words."""
+    """BPD-3: under --engine int8, whatever the drafts are; fairseq's own sums differ in few words."""
     model = tiny_transformer()
     engines.prepare([model], "int8")
     expected = decoded(prompted(model, [[PAD]] * len(SOURCES)), SOURCES)

@@ -40,11 +40,8 @@ def ngram_by_hand(source: Words, output: Words, width: int) -> Words:
 
 def random_rows(count: int, seed: int, words: int = 5, longest: int = 14) -> list[Words]:
     generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randint(4, 4 + words, (1 + int(torch.randint(0, longest, (1,), generator=generator)),), generator=generator)
-        .tolist()
-        for _ in range(count)
-    ]  # fmt: skip
+    sizes = torch.randint(1, 1 + longest, (count,), generator=generator).tolist()
+    return [torch.randint(4, 4 + words, (n,), generator=generator).tolist() for n in sizes]
 
 
 def padded(rows: list[Words], more: int = 0) -> Tensor:

@@ -29,11 +29,11 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
 BATCHES = (1, 3, 64)
 
 
-def model_of(arch: str, seed: int = 3) -> Any:
+def model_of(arch: str, seed: int = 3, **others: Any) -> Any:
     """By its preset, and what makes its codes in parentheses."""
     name, _, latent = arch.partition(" ")
     more = {"latent": latent.strip("()"), "max_update": 9, "codebook_size": 256, "compression": 4} if latent else {}
-    return tiny.tiny_model(arch=name, seed=seed, **more)
+    return tiny.tiny_model(arch=name, seed=seed, **more, **others)
 
 
 def in_batches(model: Any, rows: list[tiny.Row], size: int, **options: Any) -> list[Any]:
@@ -94,7 +94,7 @@ def test_bfloat16_gives_probabilities_in_float32(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(compat, "has_bfloat16", lambda device: True)
     rows = tiny.random_rows(20, 9, seed=2)
     for arch, options in MODELS:
-        model = tiny.tiny_model(arch=arch, is_lively=False)
+        model = model_of(arch, is_lively=False)
         engines.prepare([model], "bf16")
         found = tiny.decode(model, tiny.sample_of(rows), **options)
         assert len(found) == 20 and all(group[0]["positional_scores"].dtype == torch.float32 for group in found)

@@ -6,9 +6,9 @@ marked: in colour on a terminal, elsewhere [so]. A row "kept" shows what --colla
 sentence is decoded alone: --batch-size has no effect. With --non-local only those sentences are shown of which one step
 changed two or more separate spans, and in the end how many of all they are. (A refiner moves latents and decodes once;
 here each step is decoded to be seen.) Of a CTC model, which makes one pass, the canvas is shown: what every position of
-the most probable alignment says, "·" where it says nothing, and below it the words that are read. Where drafts are verified
-(--drafter, or a model with heads), each call is shown: the drafts that were accepted, the word behind them and, marked,
-the drafts that were refused.
+the most probable alignment says, "·" where it says nothing, and below it the words that are read. Where drafts are
+verified (--drafter, or a model with heads), each call is shown: the drafts that were accepted, the word behind them
+and, marked, the drafts that were refused.
 
 Example:
     nar show bin --user-dir nar_plugin --task translation_nar --path student.pt --iter-decode-max-iter 3 \\
