@@ -130,7 +130,7 @@ def assert_verb_parses(verb: str, flags: Sequence[str]) -> None:
     left, behind = parsed.value.left, flags[list(flags).index("--") + 1 :] if "--" in flags else ()
     if verb == "show":
         Interactive.configuration(left)
-    elif verb in ("latents", "profile"):
+    elif verb in ("codes", "latents", "profile"):
         System.configuration(left)
     else:
         assert not left, f"nar {verb} knows no {left[0]}"
