@@ -14,6 +14,7 @@ from .architectures import (  # noqa: E402,F401
     lanmt,
     lanmt_continuous,
     lanmt_refiner,
+    latent_transformer,
     mask_predict,
 )
 from .criterions import alignment, elbo_length, score_matching, token_length  # noqa: E402,F401

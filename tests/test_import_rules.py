@@ -25,7 +25,8 @@ EVERYWHERE = {"torch"} | CONTRACT
 SHARED_METHODS = {
     f"{PACKAGE}.methods.{name}"
     for name in (
-        *("alignments", "cache", "gaussian", "glancing", "lengths", "noise", "prediction", "schedules", "transformer"),
+        *("alignments", "autoregressive", "cache", "gaussian", "glancing", "lengths", "noise", "prediction"),
+        *("quantizers", "schedules", "transformer"),
     )
 }
 METHODS = {f"{PACKAGE}.methods"}
@@ -68,6 +69,12 @@ FOLDERS: dict[str, set[str]] = {
     | {f"{PACKAGE}.architectures.warm_start", "omegaconf.II"}
     | fairseq("models", "dataclass"),
     "architectures.warm_start": EVERYWHERE | METHODS | fairseq("models"),
+    # one registered name builds either class, as its --latent says
+    "architectures.latent_transformer": EVERYWHERE
+    | METHODS
+    | {f"{PACKAGE}.architectures.{name}" for name in ("base", "lanmt")}
+    | {"omegaconf.II"}
+    | fairseq("models", "dataclass"),
     "criterions": EVERYWHERE
     | METHODS
     | COMPAT
@@ -81,6 +88,7 @@ FOLDERS: dict[str, set[str]] = {
     "generators.loop": EVERYWHERE | METHODS | LEAVES,
     "tasks": EVERYWHERE | COMPAT,
     "tasks.engines": EVERYWHERE | METHODS | COMPAT | {f"{PACKAGE}.generators.factory"},
+    "tasks.ngrams": EVERYWHERE | {"kenlm"},
     "tasks.shortlists": EVERYWHERE | METHODS | COMPAT,
     "tasks.scoring": EVERYWHERE | {"sacrebleu"},
     "tasks.truncation": EVERYWHERE | {"numpy"} | fairseq("data"),
@@ -88,7 +96,7 @@ FOLDERS: dict[str, set[str]] = {
     "tasks.translation_nar": EVERYWHERE
     | METHODS
     | COMPAT
-    | {f"{PACKAGE}.tasks.{name}" for name in ("engines", "scoring", "shortlists", "texts", "truncation")}
+    | {f"{PACKAGE}.tasks.{name}" for name in ("engines", "ngrams", "scoring", "shortlists", "texts", "truncation")}
     | {f"{PACKAGE}.generators.factory", "omegaconf.II", "numpy", "sacrebleu"}
     | fairseq("tasks", "data", "dataclass", "utils", "logging"),
 }

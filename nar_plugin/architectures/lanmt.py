@@ -5,7 +5,8 @@ stand on source positions and come to target positions by a monotonic attention 
 latents and source; the decoder is factorised. Delta inference (section 3.5): the first pass decodes the prior's mean,
 each refinement step the posterior's mean given the tokens before, with the length predicted anew.
 
-It is ``--arch lanmt``, and what ``--arch latent_transformer`` is with ``--latent gaussian``.
+It is ``--arch lanmt``, and what ``--arch latent_transformer`` is with ``--latent gaussian``
+(``architectures.latent_transformer``, which registers both).
 
 Differs from the released code: attention to the source has weights of its own (there it has those of self-attention);
 padding is hidden by −∞; the length transform has the paper's kernel (``--length-kernel prefix``: the released one);
@@ -19,7 +20,6 @@ from typing import List, Optional, Tuple
 
 import torch
 from fairseq.dataclass import ChoiceEnum
-from fairseq.models import register_model
 from torch import Tensor, nn
 
 from ..methods import gaussian, noise, options
@@ -85,7 +85,6 @@ class LanmtState(State):
     encoded: LanmtEncoded
 
 
-@register_model("latent_transformer", dataclass=LanmtConfig)
 class LanmtModel(base.GaussianModel):
     """Shapes as in ``methods.contract``. Inside, both sides begin with ``<s>``, which is predicted like any token;
     lengths inside count it, those that come from and go to the outside do not. Under ``--freeze encoder`` the source
@@ -251,14 +250,3 @@ class LanmtModel(base.GaussianModel):
         length = self.length_logits(encoded, lifted).float().log_softmax(1).gather(1, classes[:, None])[:, 0]
         return Scored(tokens[:, 1:], tokens[:, 0] + length - kl, "proxy")
 
-
-base.register_presets(
-    "latent_transformer",
-    "lanmt",
-    tiny={"dropout": 0.0},
-    small={"dropout": 0.1},
-    iwslt16_de_en={"dropout": 0.1},
-    iwslt14_de_en={"dropout": 0.3},
-    wmt14_en_de={"dropout": 0.1},
-    wmt16_ro_en={"dropout": 0.1},
-)

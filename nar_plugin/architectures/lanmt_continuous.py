@@ -106,7 +106,7 @@ class LanmtContinuousModel(base.GaussianModel):
             for layers in (cfg.prior_layers, cfg.posterior_layers)
         )
         self.lift = nn.Linear(size, dim)
-        self.length_head = method.length_predictor(dim, length_classes.OFFSETS)
+        self.length_head = length_classes.predictor(dim, length_classes.OFFSETS)
         self.bias = nn.Parameter(torch.zeros(symbols.size))
         is_tied = cfg.share_all_embeddings and not cfg.untie_output
         self.output = table if is_tied else nn.Embedding(symbols.size, dim)

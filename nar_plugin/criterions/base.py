@@ -1,5 +1,6 @@
 """From loss terms to one loss: sums, counts, log keys and their reduction, for every criterion of the plugin."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Tuple
@@ -13,7 +14,13 @@ from torch import Tensor
 
 from ..methods.contract import UsageError
 from ..methods.prediction import greatest
-from ..methods.terms import Classes, Nats, Steps, Tokens
+from ..methods.quantizers import perplexity
+from ..methods.terms import Classes, Nats, Steps, Tokens, Usage
+
+logger = logging.getLogger(__name__)
+
+COLLAPSED = 0.1
+"""A codebook has collapsed where its perplexity is below this share of its size."""
 
 Sums = Dict[str, Any]
 """What a batch adds to the log. The host wants one flat dict of the same keys everywhere, so that it can be summed over
@@ -91,6 +98,8 @@ class TermsCriterion(FairseqCriterion):
             return self.nats_loss(term, sums)
         if isinstance(term, Steps):
             return self.step_loss(term, sums)
+        if isinstance(term, Usage):
+            return self.usage(term, sums)
         raise TypeError(f"{type(term).__name__} is no term of a loss")
 
     def token_loss(self, term: Tokens, sums: Sums) -> Tensor:
@@ -136,6 +145,11 @@ class TermsCriterion(FairseqCriterion):
     def step_loss(self, term: Steps, sums: Sums) -> Tensor:
         raise UsageError(f"--criterion {self.name} has no use for the term {term.name!r} of this --arch")
 
+    def usage(self, term: Usage, sums: Sums) -> Tensor:
+        """No loss: how often each code was used."""
+        add(sums, "usage", term.name, counts=torch.bincount(term.codes.flatten(), minlength=term.size).float())
+        return torch.zeros((), device=term.codes.device)
+
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Sums]) -> None:
         """Means over the whole update, from sums of every worker."""
@@ -156,8 +170,26 @@ class TermsCriterion(FairseqCriterion):
                 count = found["positions"]
                 metrics.log_scalar(f"{name}_position", found["nats"] / count, count, round=4)
 
+        for key in dict.fromkeys(key for log in logging_outputs for key in log if key.startswith("usage/")):
+            name = key.split("/")[1]
+            counts = sum(log[key] for log in logging_outputs if key in log).cpu()
+            metrics.log_scalar_sum(f"_{name}", counts)
+            metrics.log_derived(f"used_{name}", lambda meters, name=name: int((meters[f"_{name}"].sum > 0).sum()))
+            metrics.log_derived(f"{name}_ppl", lambda meters, name=name: perplexity(meters[f"_{name}"].sum))
+
     def end_epoch(self, meters: Dict[str, Any]) -> None:
-        """What an objective says at the end of an epoch of training; ``meters``: what it logged, by name."""
+        """What an objective says at the end of an epoch of training; ``meters``: what it logged, by name. Warns of
+        codes that collapsed."""
+        for name, meter in meters.items():
+            counts = getattr(meter, "sum", None)
+            if not name.startswith("_") or not isinstance(counts, Tensor) or counts.dim() != 1:
+                continue
+            used, found = int((counts > 0).sum()), perplexity(counts)
+            told = f"{used:,} of {len(counts):,} {name[1:]} were used in this epoch, {len(counts) - used:,} never"
+            if found < COLLAPSED * len(counts):
+                logger.warning(f"{told}; their perplexity is {found:.1f}: the codebook has collapsed")
+            else:
+                logger.info(f"{told}; their perplexity is {found:.1f}")
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

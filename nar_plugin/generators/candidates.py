@@ -1,6 +1,6 @@
 """Candidates of a sentence: chunking, scoring by the model itself or by a teacher, choosing the best."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +35,13 @@ def best(scores: Tensor, owner: Tensor, nbest: int) -> list[list[int]]:
     for row, sentence in zip(*torch.stack([ranked, owner[ranked]]).tolist(), strict=True):  # one look at the device
         chosen.setdefault(sentence, []).append(row)
     return [chosen[sentence][:nbest] for sentence in sorted(chosen)]
+
+
+class Judge(Protocol):
+    """What has a say in the choice beside the model's own log-probability."""
+
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """(N, T) candidates as decoded to (N,) log-probabilities in nats."""
 
 
 class Teacher:

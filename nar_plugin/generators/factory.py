@@ -8,7 +8,7 @@ from ..methods.contract import AnyModel, UsageError
 from ..methods.options import ABOUT, About, Engine, Options, about_of, every_option, filled, flag_of
 from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols
-from .candidates import Teacher
+from .candidates import Judge, Teacher
 from .loop import RefinementGenerator
 from .reference import ReferenceScorer
 
@@ -116,9 +116,10 @@ def build(
     host_flags: Mapping[str, Any],
     is_program: bool,
     lexicon: Lexicon | None = None,
+    judge: Judge | None = None,
 ) -> Any:
     """The generator of ``models[0]``. ``args``: fairseq's generation options; ``cfg``: the task's; ``host_flags``: as
-    in ``given``; ``lexicon``: that of ``--shortlist``.
+    in ``given``; ``lexicon``: that of ``--shortlist``; ``judge``: that of ``--ngram``.
 
     ``is_program``: a program decodes, not a validation; its counts are printed when it ends.
     """
@@ -127,8 +128,8 @@ def build(
     if getattr(args, "score_reference", False):
         generator: Any = ReferenceScorer(model, symbols, options)
     else:
-        judge = Teacher(teacher, symbols) if teacher else None
-        generator = RefinementGenerator(model, symbols, options, int(cfg.seed), judge, lexicon)
+        rescorer = Teacher(teacher, symbols) if teacher else None
+        generator = RefinementGenerator(model, symbols, options, int(cfg.seed), rescorer, lexicon, judge)
     if is_program:  # when it ends, or when nobody holds the generator any more
         weakref.finalize(generator, generator.counters.report)
     return generator

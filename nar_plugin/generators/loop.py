@@ -18,7 +18,7 @@ from ..methods.options import Candidates, GoldLength, History, Options, Stopping
 from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols, collapsed
 from . import oracle
-from .candidates import Teacher, best, chunks, normalised
+from .candidates import Judge, Teacher, best, chunks, normalised
 from .counters import Counters
 from .hypotheses import Hypothesis, Step, empty, hypothesis
 from .stopping import StopRule, either
@@ -76,8 +76,9 @@ class ResultBuffer:
 class RefinementGenerator:
     """fairseq's generator interface (``generate``) around the loop.
 
-    ``options``: an instance of the model's ``decode_options``. ``teacher`` rescores the candidates where given, and
-    ``lexicon`` says which words the model may give. ``counters`` accumulate over all calls.
+    ``options``: an instance of the model's ``decode_options``. ``teacher`` rescores the candidates where given,
+    ``judge`` adds to what the model says of them, and ``lexicon`` says which words the model may give. ``counters``
+    accumulate over all calls.
     """
 
     def __init__(
@@ -88,9 +89,10 @@ class RefinementGenerator:
         seed: int = 1,
         teacher: Teacher | None = None,
         lexicon: Lexicon | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.model, self.symbols, self.options, self.seed, self.teacher = model, symbols, options, seed, teacher
-        self.lexicon = lexicon
+        self.lexicon, self.judge = lexicon, judge
         self.candidates, self.stopping = options.part(Candidates), options.part(Stopping)
         self.is_oracle = self.stopping.rule == "oracle"
         self.keeps_history = options.part(History).keep_history
@@ -244,6 +246,8 @@ class RefinementGenerator:
         """(N,) candidate scores, by the teacher where there is one, else by the model's own log-probabilities."""
         if self.teacher is None:
             total = decoded.scores.float().sum(1) + decoded.extra
+            if self.judge is not None:
+                total = total + self.candidates.ngram_weight * self.judge.log_probs(decoded.tokens)
             lengths = (decoded.tokens != self.symbols.pad).sum(1)
         else:
             total, lengths = self.teacher.score(net_input, decoded.tokens, owner)

@@ -31,6 +31,7 @@ __all__ = [
     "Rows",
     "Scored",
     "Shortlist",
+    "SpeaksInCodes",
     "State",
     "UsageError",
 ]
@@ -271,6 +272,22 @@ class FillsMasks(Protocol):
 
     def length_log_probs(self, encoded: Any) -> Tensor:
         """(B, L) log-probabilities that a target has 0 … L − 1 tokens."""
+
+
+class SpeaksInCodes(Protocol):
+    """A model that decodes codes: what tables of what is lost in them measure, beyond ``DecodingModel``."""
+
+    def codes_of(self, encoded: Any, target: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, M) codes of (R, T) targets on canvases of (R,) lengths, and (R, M) where there are any."""
+
+    def code_log_probs(self, encoded: Any, codes: Tensor) -> Tensor:
+        """(R, M, K) log-probabilities of each code given those before it."""
+
+    def predicted_codes(self, encoded: Any, counts: Tensor) -> Tensor:
+        """(B,) numbers of codes to the (B, M) most probable ones, one after the other."""
+
+    def word_log_probs(self, encoded: Any, codes: Tensor, is_code: Tensor, width: int) -> Tensor:
+        """(R, ``width``, V) log-probabilities of words given codes."""
 
 
 class RefinesLatents(Protocol):

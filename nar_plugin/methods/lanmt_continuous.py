@@ -6,18 +6,6 @@ from torch import Tensor, nn
 from .gaussian import GaussianStack
 from .transformer import Memory, Stack, TokenEmbedding, mean_over
 
-LENGTH_WIDTH = 200
-"""Hidden width of the length predictor (released code)."""
-
-
-def length_predictor(dim: int, classes: int) -> nn.Sequential:
-    """(B, D) means of source states to (B, classes) logits."""
-    return nn.Sequential(
-        *(nn.Linear(dim, LENGTH_WIDTH), nn.ELU(), nn.Linear(LENGTH_WIDTH, LENGTH_WIDTH), nn.ELU()),
-        nn.Linear(LENGTH_WIDTH, classes),
-    )
-
-
 class Encoder(nn.Module):
     """The source, its memory for prior and decoder, and the target's length."""
 

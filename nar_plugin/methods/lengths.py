@@ -3,7 +3,7 @@
 from typing import Optional, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 SHORTEST = 2
 """No canvas is shorter: one token and ``</s>`` (Ghazvininejad et al. 2019, released decoder)."""
@@ -12,6 +12,9 @@ OFFSETS = 100
 """Classes of a length as its offset from the source's: 50 tokens shorter to 49 longer (Shu et al. 2020; the released
 code counts from 49 shorter to 50 longer)."""
 SHORTEST_OFFSET = -50
+
+LENGTH_WIDTH = 200
+"""Hidden width of the length predictor (Lee, Shu & Cho 2020, released code)."""
 
 
 def offset_classes(source_lengths: Tensor, target_lengths: Tensor) -> Tensor:
@@ -22,6 +25,14 @@ def offset_classes(source_lengths: Tensor, target_lengths: Tensor) -> Tensor:
 def of_offsets(classes: Tensor, source_lengths: Tensor, shortest: int, longest: int) -> Tensor:
     """(B,) classes to (B,) target lengths, the inverse of ``offset_classes`` within ``shortest`` and ``longest``."""
     return (source_lengths + classes + SHORTEST_OFFSET).clamp(shortest, longest)
+
+
+def predictor(dim: int, classes: int) -> nn.Sequential:
+    """(B, D) means of source states to (B, classes) logits."""
+    return nn.Sequential(
+        *(nn.Linear(dim, LENGTH_WIDTH), nn.ELU(), nn.Linear(LENGTH_WIDTH, LENGTH_WIDTH), nn.ELU()),
+        nn.Linear(LENGTH_WIDTH, classes),
+    )
 
 
 def top_classes(log_probs: Tensor, n: int) -> Tensor:

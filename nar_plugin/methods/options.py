@@ -155,6 +155,10 @@ class Candidates(Engine):
         None, "decode at most so many candidate tokens at a time; changes memory, no result", least=1
     )
     collapse_repeats: bool = option(False, "drop words equal to the word before, once chosen")
+    ngram: str | None = option(
+        None, "file of a language model, ARPA or of kenlm, whose log-probability is added to a hypothesis's own"
+    )
+    ngram_weight: float = option(0.3, "so many times", least=0)
     own_norm: ClassVar[str] = "mean"
     """The norm of the model's own log-probabilities where none is given; a teacher's are always a mean then."""
 
@@ -170,13 +174,21 @@ class Candidates(Engine):
             raise UsageError(f"--nbest {self.nbest} needs {self.nbest} or more candidates: {flags or 'there are none'}")
 
     def ineffective(self) -> dict[str, str]:
-        found = super().ineffective()
+        found = super().ineffective() | self.idle_of_ngrams()
         if self.score_reference:
             heeded = ("score_reference", "rescore_norm", "lenpen", *about_of(Engine))
             found |= {name: "beside --score-reference" for name in about_of(type(self)) if name not in heeded}
         if self.rescore_norm != "lenpen":
             found["lenpen"] = "without --rescore-norm lenpen"
         return found
+
+    def idle_of_ngrams(self) -> dict[str, str]:
+        """What a language model does not come to."""
+        if self.ngram is None:
+            return {"ngram_weight": "without --ngram"}
+        if self.is_rescored:
+            return {"ngram": "beside --iter-decode-with-external-reranker"}
+        return {"ngram": "with one hypothesis, among which there is no choice"} if self.hypotheses == 1 else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +338,36 @@ class Samples(Engine):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Codes(GoldLength, Beam, Samples, Stopping):
+    """For models whose proposals are sequences of codes: of a beam, or samples."""
+
+    latent_lengths: int = option(
+        1, "lengths that are tried where they are predicted, each with every sequence of codes", least=1
+    )
+    latent_temperature: float = option(1.0, "of the probabilities that --decode-samples draws codes by", least=1e-3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lengths > 1 and self.decode_samples > 1:
+            raise UsageError("codes come from a beam (--iter-decode-with-beam) or are drawn (--decode-samples), not both")
+
+    @property
+    def codes(self) -> int:
+        """Sequences of codes a length."""
+        return self.lengths * max(1, self.decode_samples)
+
+    def counts(self) -> dict[str, int]:
+        found = {"lengths": self.lengths, "decode_samples": max(1, self.decode_samples)}
+        return {**super().counts(), **found, "latent_lengths": self.latent_lengths}
+
+    def ineffective(self) -> dict[str, str]:
+        found = super().ineffective()
+        if self.decode_samples < 2:
+            found["latent_temperature"] = "without --decode-samples 2 or more"
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentSearch(Samples, Stopping):
     """For models with continuous latents: where a search draws them, and how they are refined."""
 
@@ -386,7 +428,10 @@ class LatentSteps(LatentSearch):
         return super().idle_of_latents() | ({"latent_step_size"} if is_idle else set())
 
 
-GROUPS: tuple[type[Options], ...] = (Candidates, Vocabulary, Lengths, Refinement, Unmasking, Stopping, LatentSteps)
+GROUPS: tuple[type[Options], ...] = (
+    *(Candidates, Vocabulary, Lengths, Refinement, Unmasking, Stopping, LatentSteps),
+    Codes,
+)
 """All groups: every option is in one of them, or in a base of one."""
 
 

@@ -6,3 +6,13 @@ def falling(update: int, value: float, begin: int, end: int) -> float:
     if not end or update <= begin:
         return value
     return value * max(0.0, (end - update) / (end - begin))
+
+
+def climbing(update: float, end: float) -> float:
+    """From 0.01 in a line to 1 at update ``end`` and after; where ``end`` is 0, 1."""
+    return 0.01 + 0.99 * min(1.0, update / end) if end else 1.0
+
+
+def rising(update: float, end: float) -> float:
+    """From 0.01 exponentially to 1 at update ``end`` and after; where ``end`` is 0, 1."""
+    return 0.01 ** max(0.0, 1 - update / end) if end else 1.0

@@ -73,4 +73,14 @@ class Steps:
     weight: float = 1.0
 
 
-Term = Tokens | Classes | Nats | Steps
+@dataclass(frozen=True)
+class Usage:
+    """No loss: which of ``size`` codes were used, ``codes``: (N,) ids."""
+
+    name: str
+    codes: Tensor
+    size: int
+    weight: float = 0.0
+
+
+Term = Tokens | Classes | Nats | Steps | Usage

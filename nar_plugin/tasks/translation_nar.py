@@ -29,7 +29,7 @@ from ..methods import noise, options
 from ..methods.contract import UsageError
 from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols
-from . import engines, scoring, shortlists, texts
+from . import engines, ngrams, scoring, shortlists, texts
 from .truncation import at_least_longest, cut_to
 
 logger = logging.getLogger(__name__)
@@ -256,6 +256,7 @@ class TranslationNarTask(TranslationTask):
             host_flags=host_flags,
             is_program=is_program,
             lexicon=self.lexicon(),
+            judge=ngrams.read(self.cfg.ngram, self.tgt_dict, self.symbols) if self.cfg.ngram else None,
         )
 
     def lexicon(self) -> Optional[Lexicon]:
@@ -338,7 +339,17 @@ class TranslationNarTask(TranslationTask):
             raise UsageError("--cpu-autocast is for training on a CPU (--cpu); on a GPU take --bf16 or --fp16")
         sample = self.with_columns(sample, self.cfg.train_subset, self.epoch)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.cpu_autocast):
-            return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+            found = super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+        is_dummy = kwargs.get("ignore_grad", args[0] if args else False)
+        if is_dummy and hasattr(model, "discard"):
+            model.discard()
+        return found
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """As the host's, and what a model keeps beside its weights (codebooks) moves too."""
+        super().optimizer_step(optimizer, model, update_num)
+        if hasattr(model, "commit"):
+            model.commit()
 
     def valid_step(self, sample: Dict[str, Any], model: torch.nn.Module, criterion: Any) -> Any:
         return super().valid_step(self.with_columns(sample, self.valid_subset, VALIDATION_EPOCH), model, criterion)

@@ -31,6 +31,7 @@ VERBS = {
     "report": "tables and figures of results.json",
     "show": "how a translation comes about, pass by pass",
     "latents": "figures of how latents are refined",
+    "codes": "what a latent transformer loses in its codes, and what in predicting them",
     "release": "pack a teacher and its distilled data, or check such a folder",
     "doctor": "is this installation sound, and what to do if it is not",
 }

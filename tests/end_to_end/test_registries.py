@@ -8,9 +8,9 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from nar_plugin.architectures import base
 from nar_plugin.architectures.ctc import CtcConfig, CtcModel
 from nar_plugin.architectures.iterative_refinement import IterativeRefinementConfig, IterativeRefinementModel
-from nar_plugin.architectures.lanmt import LanmtConfig, LanmtModel
 from nar_plugin.architectures.lanmt_continuous import LanmtContinuousConfig, LanmtContinuousModel
 from nar_plugin.architectures.lanmt_refiner import LanmtRefinerConfig, LanmtRefinerModel
+from nar_plugin.architectures.latent_transformer import LatentTransformerConfig, LatentTransformerModel
 from nar_plugin.architectures.mask_predict import MaskPredictConfig, MaskPredictModel
 from nar_plugin.criterions.alignment import AlignmentCriterion
 from nar_plugin.criterions.base import TermsConfig
@@ -24,7 +24,7 @@ MODELS = {
     "iterative_refinement": (IterativeRefinementModel, IterativeRefinementConfig),
     "lanmt_continuous": (LanmtContinuousModel, LanmtContinuousConfig),
     "lanmt_refiner": (LanmtRefinerModel, LanmtRefinerConfig),
-    "latent_transformer": (LanmtModel, LanmtConfig),
+    "latent_transformer": (LatentTransformerModel, LatentTransformerConfig),
     "mask_predict": (MaskPredictModel, MaskPredictConfig),
 }
 CRITERIONS = {

@@ -13,6 +13,7 @@ from nar_plugin.architectures.iterative_refinement import IterativeRefinementMod
 from nar_plugin.architectures.lanmt import LanmtModel
 from nar_plugin.architectures.lanmt_continuous import LanmtContinuousModel
 from nar_plugin.architectures.lanmt_refiner import EnergyOptions, ScoreOptions
+from nar_plugin.architectures.latent_transformer import LatentTransformerModel
 from nar_plugin.architectures.mask_predict import MaskPredictModel
 from nar_plugin.generators.loop import RefinementGenerator
 from nar_plugin.generators.reference import ReferenceScorer
@@ -26,6 +27,7 @@ OF_MODELS: dict[str, type[Any]] = {
     "mask_predict_tiny": MaskPredictModel.decode_options,
     "iterative_refinement_tiny": IterativeRefinementModel.decode_options,
     "latent_transformer_tiny": LanmtModel.decode_options,
+    "latent_transformer_tiny (fsq)": LatentTransformerModel.decode_options,
     "lanmt_continuous_tiny": LanmtContinuousModel.decode_options,
     "lanmt_refiner_tiny": ScoreOptions,
     "lanmt_refiner_tiny (energy)": EnergyOptions,
@@ -43,7 +45,9 @@ def test_every_architecture_is_here() -> None:
 
 
 def model_of(name: str) -> Any:
-    more = {"refiner": "energy"} if name.endswith("(energy)") else {}
+    more: dict[str, Any] = {"refiner": "energy"} if name.endswith("(energy)") else {}
+    if name.endswith("(fsq)"):
+        more = {"latent": "fsq", "max_update": 100}
     return tiny_model(arch=name.split()[0], **more)
 
 
@@ -166,18 +170,20 @@ UNMASKING = {"unmask", "unmask_threshold"}
 LATENT = {"decode_sample_noise", "latent_inference", "latent_step_size"}
 STOPPING = {"stop_rule", "stop_window", "stop_distance"}
 REFINING = {"iterations", "is_forced", "print_step"}
+CODES = {"latent_lengths", "latent_temperature"}
 
 
 @pytest.mark.parametrize(
     ("name", "lacks"),
     [
-        ("mask_predict_tiny", STOPPING | LATENT | {"decode_samples"}),
-        ("iterative_refinement_tiny", UNMASKING | LATENT),
-        ("latent_transformer_tiny", UNMASKING | {"lengths", "latent_step_size"}),
-        ("lanmt_continuous_tiny", UNMASKING | {"latent_step_size"}),
-        ("lanmt_refiner_tiny", UNMASKING),
-        ("lanmt_refiner_tiny (energy)", UNMASKING),
-        ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | {"decode_samples", "gold_target_len"}),
+        ("mask_predict_tiny", STOPPING | LATENT | CODES | {"decode_samples"}),
+        ("iterative_refinement_tiny", UNMASKING | LATENT | CODES),
+        ("latent_transformer_tiny", UNMASKING | CODES | {"lengths", "latent_step_size"}),
+        ("lanmt_continuous_tiny", UNMASKING | CODES | {"latent_step_size"}),
+        ("lanmt_refiner_tiny", UNMASKING | CODES),
+        ("lanmt_refiner_tiny (energy)", UNMASKING | CODES),
+        ("latent_transformer_tiny (fsq)", UNMASKING | LATENT),
+        ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | CODES | {"decode_samples", "gold_target_len"}),
     ],
 )
 def test_a_model_has_all_options_but_those_that_it_would_ignore(name: str, lacks: set[str]) -> None:
@@ -208,6 +214,8 @@ NOT_OF_THE_LOOP = {
     "print_step": "fairseq prints the steps of each hypothesis",
     "engine": "the task prepares the models by it",
     "shortlist": "the task reads the file and hands the loop a lexicon",
+    "ngram": "the task reads the file and hands the loop a judge",
+    "ngram_weight": "the loop reads it where there is a judge",
 }
 UNREAD: dict[str, dict[str, str]] = {
     "mask_predict_tiny": {"is_forced": "it has no rule to overrule: all steps are made anyway"},
@@ -230,6 +238,8 @@ def test_every_option_that_a_model_offers_is_read_in_a_decode(name: str) -> None
     """A flag that is taken and then not looked at would be ignored in silence."""
     model, kind, read = model_of(name), OF_MODELS[name], set()
     wanted = {"iterations": 2, "lengths": 2, "decode_samples": 2, "nbest": 2, "gold_target_len": True}
+    if name.endswith("(fsq)"):  # codes come from a beam or are drawn
+        wanted["lengths"] = 1
     given = recording(kind, read)(**{key: value for key, value in wanted.items() if key in names_of(kind)})
     rows = random_rows(3, 5, seed=4)
     read.clear()  # of what the check of bounds has read
@@ -265,6 +275,9 @@ BOUNDS: list[tuple[str, list[Any], list[Any], str]] = [
     ("stop_distance", [0.0, 0.5, 1.0], [-0.1, 1.01], "it needs a number from 0 to 1"),
     ("decode_samples", [0, 7], [-1], "it needs 0 or more"),
     ("decode_sample_noise", [0.0, 3.5], [-0.5], "it needs 0 or more"),
+    ("latent_lengths", [1, 4], [0], "it needs 1 or more"),
+    ("latent_temperature", [0.001, 2.0], [0.0, -1.0], "it needs 0.001 or more"),
+    ("ngram_weight", [0.0, 0.3], [-0.1], "it needs 0 or more"),
     ("latent_step_size", [0.0, 0.8], [-1.0], "it needs 0 or more"),
 ]
 CHOICES = {"rescore_norm": options.NORMS, "unmask": options.UNMASKINGS, "stop_rule": options.STOP_RULES}
@@ -383,9 +396,9 @@ def test_a_choice_of_fairseqs_kind_becomes_text() -> None:
 def test_where_nothing_was_said_the_default_of_the_model_holds() -> None:
     for kind in OF_MODELS.values():
         assert options.filled(kind, {}) == options.filled(kind, dict.fromkeys(EVERY)) == kind()
-    assert [getattr(kind(), "iterations", 0) for kind in OF_MODELS.values()] == [9, 4, 1, 1, 1, 1, 0]
-    assert [getattr(kind(), "stop_rule", "") for kind in OF_MODELS.values()] == ["", *["fixed-point"] * 5, ""]
-    assert [getattr(kind(), "decode_sample_noise", 0) for kind in OF_MODELS.values()] == [0, 0, 0.5, 1, 1, 1, 0]
+    assert [getattr(kind(), "iterations", 0) for kind in OF_MODELS.values()] == [9, 4, 1, 0, 1, 1, 1, 0]
+    assert [getattr(kind(), "stop_rule", "") for kind in OF_MODELS.values()] == ["", *["fixed-point"] * 6, ""]
+    assert [getattr(kind(), "decode_sample_noise", 0) for kind in OF_MODELS.values()] == [0, 0, 0.5, 0, 1, 1, 1, 0]
 
 
 def test_sums_over_alignments_are_compared_as_they_are_and_what_a_teacher_says_by_means() -> None:
@@ -519,14 +532,34 @@ ITERATIVE = IterativeRefinementModel.decode_options
     ],
 )
 def test_what_a_decode_does_not_come_to_is_named(given: options.Options, idle: set[str]) -> None:
-    assert set(given.ineffective()) == idle | {"lenpen"}
+    assert set(given.ineffective()) == idle | {"lenpen", "ngram_weight"}
     assert set(given.ineffective()) <= names_of(type(given)) and all(given.ineffective().values())
 
 
 def test_the_exponent_goes_with_its_norm() -> None:
     for norm in options.NORMS:
         idle = options.Candidates(rescore_norm=norm).ineffective()
+        assert idle.pop("ngram_weight") == "without --ngram"
         assert idle == ({} if norm == "lenpen" else {"lenpen": "without --rescore-norm lenpen"})
+
+
+def test_a_language_model_needs_a_choice() -> None:
+    """Among several hypotheses, and by nobody else."""
+    kind = MaskPredictModel.decode_options
+    assert "ngram" in kind(ngram="lm").ineffective() and "ngram" in kind(ngram="lm", lengths=2, is_rescored=True).ineffective()
+    assert not {"ngram", "ngram_weight"} & set(kind(ngram="lm", lengths=2).ineffective())
+    assert not {"ngram", "ngram_weight"} & set(CtcModel.decode_options(ngram="lm", lengths=2).ineffective())
+
+
+def test_codes_come_from_a_beam_or_are_drawn() -> None:
+    kind = LatentTransformerModel.decode_options
+    assert kind(lengths=3, latent_lengths=2).counts() == {"lengths": 3, "decode_samples": 1, "latent_lengths": 2}
+    assert kind(decode_samples=4).codes == 4 and kind().codes == kind().candidates == 1
+    assert "latent_temperature" in kind(lengths=3).ineffective()
+    assert "latent_temperature" not in kind(decode_samples=2).ineffective()
+    with pytest.raises(UsageError) as error:
+        kind(lengths=2, decode_samples=2)
+    assert "--iter-decode-with-beam" in said(error) and "--decode-samples" in said(error)
 
 
 @MODELS
