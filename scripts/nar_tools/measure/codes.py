@@ -87,8 +87,46 @@ def lines_of(found: Found, references: Sequence[str]) -> List[str]:
     ]
 
 
-def main(argv: Sequence[str], references: Sequence[str]) -> List[str]:
+def grouped(words: Sequence[str], codes: Sequence[int], width: int) -> str:
+    """The words that each code stands for, behind it."""
+    return " ".join(f"[{code}] {' '.join(words[i * width : (i + 1) * width])}" for i, code in enumerate(codes))
+
+
+def marked(words: Sequence[str], before: Sequence[str]) -> str:
+    """Words with those that differ from what stood there before between asterisks."""
+    return " ".join(word if word == old else f"*{word}*" for word, old in zip(words, before, strict=True))
+
+
+@torch.no_grad()
+def pages(system: System, count: int) -> List[str]:
+    """Of the first sentences: what is said from the predictor's codes, with the words of each, and then, code by code,
+    what is said where it is the next most probable one."""
+    model, task = system.models[0], system.task
+    lines: List[str] = []
+    for number in range(min(count, len(system.dataset))):
+        sample = system.on_device(system.dataset.collater([system.dataset[number]]))
+        encoded, target = model.encode(sample["net_input"]), sample["target"]
+        _, is_code = model.codes_of(encoded, target, model.whole_canvas(encoded, torch.tensor([target.size(1)])))
+        codes = model.predicted_codes(encoded, is_code.sum(1))
+        second = model.code_log_probs(encoded, codes).topk(2).indices[0, :, 1]
+
+        def said(chosen: Tensor) -> List[str]:
+            log_probs = model.word_log_probs(encoded, chosen, is_code, target.size(1))  # noqa: B023
+            log_probs[..., list(model.banned)] = -torch.inf
+            return [task.target_dictionary[i] for i in log_probs.argmax(-1)[0].tolist()]
+
+        words = said(codes)
+        source = task.source_dictionary.string(sample["net_input"]["src_tokens"][0])
+        lines += ["", f"{number}  {source}", f"   {grouped(words, codes[0].tolist(), model.cfg.compression)}"]
+        for i, other in enumerate(second.tolist()):
+            changed = codes.clone()
+            changed[0, i] = other
+            lines.append(f"   {int(codes[0, i])} -> {other}: {marked(said(changed), words)}")
+    return lines
+
+
+def main(argv: Sequence[str], references: Sequence[str], shown: int) -> List[str]:
     system: Any = System(argv)
     if references and len(references) != len(system.dataset):
         raise ToolError(f"--reference has {len(references)} lines for {len(system.dataset)} sentences")
-    return lines_of(found(system), references)
+    return lines_of(found(system), references) + pages(system, shown)
