@@ -249,4 +249,3 @@ class LanmtModel(base.GaussianModel):
         classes = length_classes.offset_classes(encoded.is_source.sum(1), lengths)
         length = self.length_logits(encoded, lifted).float().log_softmax(1).gather(1, classes[:, None])[:, 0]
         return Scored(tokens[:, 1:], tokens[:, 0] + length - kl, "proxy")
-

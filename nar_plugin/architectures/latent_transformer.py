@@ -393,9 +393,7 @@ class LatentTransformerModel(base.DecodingModel):
         """(R, M, K) log-probabilities of each code given those before it."""
         return self.code_logits(encoded, self.run("embed", codes)).float().log_softmax(-1)
 
-    def word_log_probs(
-        self, encoded: LatentTransformerEncoded, codes: Tensor, is_code: Tensor, width: int
-    ) -> Tensor:
+    def word_log_probs(self, encoded: LatentTransformerEncoded, codes: Tensor, is_code: Tensor, width: int) -> Tensor:
         """(R, ``width``, V) log-probabilities of words given codes."""
         states = self.decode(encoded, self.run("embed", codes), is_code, width)
         return self.project(states[:, :width]).float().log_softmax(-1)
@@ -466,9 +464,7 @@ class LatentTransformerModel(base.DecodingModel):
                 keys = noise.candidate_keys(noise.candidate_keys(request.keys(), asked.latent_lengths), n)
                 keys = keys.masked_fill(torch.arange(len(keys), device=keys.device) % n == 0, 0)
             state = self.reading(encoded, row.repeat_interleave(n))
-            found = autoregressive.drawn(
-                self.read, state, counts.repeat_interleave(n), keys, asked.latent_temperature
-            )
+            found = autoregressive.drawn(self.read, state, counts.repeat_interleave(n), keys, asked.latent_temperature)
         return LatentTransformerProposals(
             lengths=lengths.repeat_interleave(n),
             codes=found.codes,
@@ -476,9 +472,7 @@ class LatentTransformerModel(base.DecodingModel):
             is_cut=not self.is_predicted and request.lengths is None,
         )
 
-    def lengths_of(
-        self, encoded: LatentTransformerEncoded, request: Request[LatentTransformerOptions]
-    ) -> Tensor:
+    def lengths_of(self, encoded: LatentTransformerEncoded, request: Request[LatentTransformerOptions]) -> Tensor:
         """(B, N) lengths that are tried. Raises UsageError where there is but one to try."""
         n, longest = request.options.latent_lengths, self.cfg.max_target_positions
         if request.lengths is not None:
@@ -509,13 +503,9 @@ class LatentTransformerModel(base.DecodingModel):
         states, layers = self.run("step", embedded, place, state.layers, state.memory, state.mask)
         return self.run("project_codes", states), replace(state, layers=layers)
 
-    def start(
-        self, encoded: LatentTransformerEncoded, proposals: LatentTransformerProposals
-    ) -> LatentTransformerState:
+    def start(self, encoded: LatentTransformerEncoded, proposals: LatentTransformerProposals) -> LatentTransformerState:
         """The codes, decoded."""
-        return self.decoded(
-            encoded, proposals.codes, proposals.code_scores, proposals.lengths, proposals.is_cut
-        )
+        return self.decoded(encoded, proposals.codes, proposals.code_scores, proposals.lengths, proposals.is_cut)
 
     def refine(self, state: LatentTransformerState, step: int, steps: int) -> LatentTransformerState:
         """What was decoded, encoded again, and decoded from these codes."""

@@ -27,7 +27,6 @@ class Sequences(NamedTuple):
     scores: Tensor
 
 
-
 def drawn(read: Read, state: Any, lengths: Tensor, keys: Tensor | None, temperature: float) -> Sequences:
     """Codes drawn by softmax(logits / ``temperature``), one sequence for each of (R,) lengths.
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from .gaussian import GaussianStack
 from .transformer import Memory, Stack, TokenEmbedding, mean_over
 
+
 class Encoder(nn.Module):
     """The source, its memory for prior and decoder, and the target's length."""
 

@@ -265,4 +265,4 @@ def word_order(keys: Tensor, is_token: Tensor, rate: float) -> Tensor:
     """(B, T) places of words that were shuffled a little: sorted by i + U(0, 1 + rate) (Roy et al., for denoising)."""
     places = torch.arange(is_token.size(1), device=keys.device)
     draw = noise.uniform(noise.fold(keys, 11), is_token.size(1)) * (1 + rate)
-    return torch.where(is_token, places + draw, torch.inf).argsort(1, stable=True)
+    return torch.where(is_token, places + draw, torch.inf).argsort(dim=1, stable=True)

@@ -343,7 +343,9 @@ def levels_of(written: str, size: int) -> tuple[int, ...]:
     if not written:
         if size not in LEVELS:
             known = ", ".join(map(str, LEVELS))
-            raise UsageError(f"--codebook-size {size}: --latent fsq has levels for {known}; give others as --fsq-levels")
+            raise UsageError(
+                f"--codebook-size {size}: --latent fsq has levels for {known}; give others as --fsq-levels"
+            )
         return LEVELS[size]
     try:
         return tuple(int(part) for part in written.split(","))

@@ -77,7 +77,9 @@ def _attend_exactly(query: Tensor, memory: Memory, seen: Tensor | None, is_query
         mixed = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), attn_mask=mask)
         return mixed.to(query.dtype)
     rows, sizes = len(query), (query.size(2), memory[0].size(2))
-    lengths = [[size] * rows if m is None else m.sum(1).tolist() for size, m in zip(sizes, (is_query, seen), strict=True)]
+    lengths = [
+        [size] * rows if m is None else m.sum(1).tolist() for size, m in zip(sizes, (is_query, seen), strict=True)
+    ]
     of_lengths: dict[tuple[int, int], list[int]] = {}
     for row, pair in enumerate(zip(*lengths, strict=True)):
         of_lengths.setdefault(pair, []).append(row)
@@ -122,9 +124,7 @@ class CrossAttention(nn.Module):
         key, value = (_heads(y, self.heads).contiguous() for y in self.key_value(source).chunk(2, -1))
         return key, value
 
-    def forward(
-        self, x: Tensor, memory: Memory, is_source: Tensor | None, is_query: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory, is_source: Tensor | None, is_query: Tensor | None = None) -> Tensor:
         """``is_query``: (B, T) where the states are real, or None where all are."""
         query = _heads(self.query(x), self.heads)
         dropout = self.dropout if self.training else 0.0

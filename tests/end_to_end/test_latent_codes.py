@@ -28,13 +28,27 @@ ARCH = ("--arch", "latent_transformer_tiny", "--criterion", "elbo_length")
 
 
 def trained(data: Path, folder: Path, updates: int, *more: Any) -> tuple[Any, str]:
-    flags = (*LIMITS, *ADAM, *QUIET, "--dropout", 0.1, "--max-tokens", 500, "--max-update", updates, "--schedules", "papers")
+    flags = (
+        *LIMITS,
+        *ADAM,
+        *QUIET,
+        "--dropout",
+        0.1,
+        "--max-tokens",
+        500,
+        "--max-update",
+        updates,
+        "--schedules",
+        "papers",
+    )
     done = succeed("fairseq-train", data, *TASK, *ARCH, *SMALL, *flags, *more, "--save-dir", folder)
     return torch.load(folder / "checkpoint_last.pt", weights_only=True)["model"], done.stdout + done.stderr
 
 
 @pytest.fixture(params=KINDS, scope="module")
-def model(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, str]:
+def model(
+    request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, str]:
     folder = tmp_path_factory.mktemp(request.param)
     _, log = trained(data, folder, 120, *KINDS[request.param])
     return request.param, folder / "checkpoint_last.pt", log
@@ -57,13 +71,17 @@ def test_a_resumed_training_is_the_unbroken_one(model: tuple[str, Path, str], da
 
 def test_a_training_says_which_codes_it_uses(model: tuple[str, Path, str]) -> None:
     """LT-10: at the end of an epoch, with their perplexity."""
-    found = re.findall(r"([\d,]+) of ([\d,]+) codes were used in this epoch, ([\d,]+) never; their perplexity is", model[2])
+    found = re.findall(
+        r"([\d,]+) of ([\d,]+) codes were used in this epoch, ([\d,]+) never; their perplexity is", model[2]
+    )
     assert found
     for used, size, never in found:
         assert int(used) + int(never) == int(size) == (240 if model[0] == "fsq" else 256)
 
 
-@pytest.mark.parametrize("flags", [(), ("--iter-decode-with-beam", 3), ("--decode-samples", 3, "--latent-temperature", 0.7)])
+@pytest.mark.parametrize(
+    "flags", [(), ("--iter-decode-with-beam", 3), ("--decode-samples", 3, "--latent-temperature", 0.7)]
+)
 def test_what_it_says_does_not_depend_on_program_or_batch(
     model: tuple[str, Path, str], data: Path, corpus: Path, flags: tuple[Any, ...]
 ) -> None:

@@ -546,7 +546,10 @@ def test_the_exponent_goes_with_its_norm() -> None:
 def test_a_language_model_needs_a_choice() -> None:
     """Among several hypotheses, and by nobody else."""
     kind = MaskPredictModel.decode_options
-    assert "ngram" in kind(ngram="lm").ineffective() and "ngram" in kind(ngram="lm", lengths=2, is_rescored=True).ineffective()
+    assert (
+        "ngram" in kind(ngram="lm").ineffective()
+        and "ngram" in kind(ngram="lm", lengths=2, is_rescored=True).ineffective()
+    )
     assert not {"ngram", "ngram_weight"} & set(kind(ngram="lm", lengths=2).ineffective())
     assert not {"ngram", "ngram_weight"} & set(CtcModel.decode_options(ngram="lm", lengths=2).ineffective())
 

@@ -234,8 +234,10 @@ def test_statistics_move_in_training_alone(kind: str) -> None:
     assert not torch.allclose(quantiser.codebook, before["sums"] / before["counts"][..., None], atol=1e-3)
     saved = copy.deepcopy(quantiser.state_dict())
     quantiser.half()
-    assert all(torch.equal(saved[name], value) and value.dtype == torch.float32
-               for name, value in quantiser.state_dict().items())
+    assert all(
+        torch.equal(saved[name], value) and value.dtype == torch.float32
+        for name, value in quantiser.state_dict().items()
+    )
 
 
 @OF_VECTORS
@@ -280,15 +282,22 @@ def test_hashing_reads_numbers_and_bits() -> None:
 def test_gumbel_in_training_and_out_of_it() -> None:
     """LT-12: a mean of codes in training, one in eval mode; noise and temperature by their closed forms."""
     quantiser, h = made("gumbel"), vectors(300)
-    for update, noise, temperature in ((0, 0.005, 1.19), (15000, 0.05, 1.091), (30000, 0.5, 0.992), (150000, 0.5, 0.2),
-                                       (300000, 0.5, 0.2)):
+    for update, noise, temperature in (
+        (0, 0.005, 1.19),
+        (15000, 0.05, 1.091),
+        (30000, 0.5, 0.992),
+        (150000, 0.5, 0.2),
+        (300000, 0.5, 0.2),
+    ):
         assert quantiser.noise_scale(Progress(update, 0)) == pytest.approx(noise)
         assert quantiser.temperature(Progress(update, 0)) == pytest.approx(temperature)
     found = run(quantiser.train(), h, progress=Progress(0, 0))
     weights = torch.linalg.lstsq(quantiser.table.weight.T, found.vectors.flatten(0, 1).T).solution
     assert weights.isfinite().all()
     found = run(quantiser.eval(), h)
-    assert found.codes.equal(quantiser.to_logits(h).argmax(-1)) and torch.equal(found.vectors, quantiser.embed(found.codes))
+    assert found.codes.equal(quantiser.to_logits(h).argmax(-1)) and torch.equal(
+        found.vectors, quantiser.embed(found.codes)
+    )
 
 
 def test_gumbel_weights_are_a_distribution() -> None:
