@@ -1,7 +1,7 @@
 # Discrete latents: Kaiser et al. 2018, VQ by soft EM after Roy et al. 2018, and a rounding grid (FSQ) after Mentzer et al. 2023.
 # A variant is a way to make codes; greedy codes, the best of a beam, and the teacher's choice among ten samples. On small
 # corpora the canvas has the predicted length and there are 1,024 codes, each for four tokens.
-ID=lt ARCH=latent_transformer CRITERION=elbo_length BASELINE=beam4 OVERFIT=(--curriculum none --max-update 3400) FORCED=(--gold-target-len)
+ID=lt ARCH=latent_transformer CRITERION=elbo_length BASELINE=beam4 OVERFIT=(--latent-curriculum none --max-update 3400) FORCED=(--gold-target-len)
 kind=${VARIANT:-fsq}
 case $kind in
   vq-em) latent=(--latent vq --vq-em soft) ;;

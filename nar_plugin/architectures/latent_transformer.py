@@ -12,7 +12,7 @@ is a canvas of the target's own length.
 Where the sources disagree: compressor and decompressor do not attend to the source, as in Roy et al.
 (``--attend-compress``, ``--attend-decompress``: as in Kaiser et al.); the decoder is causal, as in both, reading the
 decompressed sequence one position late (``--latent-decoder-self-attn full``: each position sees all); at first the
-decoder reads the target in place of what was decompressed, as both papers say (``--curriculum bypass``: it reads what
+decoder reads the target in place of what was decompressed, as both papers say (``--latent-curriculum bypass``: it reads what
 was decompressed from latents that are no codes yet, the other way in the released code); the predictor's loss does not
 reach the compressor (``--lp-grad-to-ae``: it does, as in one of the released versions).
 """
@@ -81,7 +81,7 @@ class LatentTransformerConfig(LanmtConfig):
     word_shuffle: float = field(
         default=0.0, metadata={"help": "how far words are shuffled for the compressor in training"}
     )
-    curriculum: ChoiceEnum(["targets", "bypass", "none"]) = field(  # type: ignore[valid-type]
+    latent_curriculum: ChoiceEnum(["targets", "bypass", "none"]) = field(  # type: ignore[valid-type]
         default="targets",
         metadata={"help": "what the decoder reads at first: the target; latents that are no codes yet; neither"},
     )
@@ -135,8 +135,8 @@ def idle_options(cfg: LatentTransformerConfig) -> Dict[str, str]:
             reasons["vq_em_samples"] = "without --vq-em soft"
         if cfg.fsq_levels:
             reasons["codebook_size"] = "beside --fsq-levels"
-        if str(cfg.curriculum) != "bypass":
-            reasons["bypass"] = f"with --curriculum {cfg.curriculum}"
+        if str(cfg.latent_curriculum) != "bypass":
+            reasons["bypass"] = f"with --latent-curriculum {cfg.latent_curriculum}"
     defaults = {f.name: f.default for f in fields(LatentTransformerConfig)}
     return {name: why for name, why in reasons.items() if str(getattr(cfg, name)) != str(defaults[name])}
 
@@ -219,8 +219,8 @@ class LatentTransformerModel(base.DecodingModel):
             str(cfg.latent_decoder_self_attn) == "causal",
             str(cfg.latent_length) == "predicted",
         )
-        if not self.is_causal and str(cfg.curriculum) == "targets":
-            raise UsageError("--latent-decoder-self-attn full sees what it predicts: not with --curriculum targets")
+        if not self.is_causal and str(cfg.latent_curriculum) == "targets":
+            raise UsageError("--latent-decoder-self-attn full sees what it predicts: not with --latent-curriculum targets")
         if str(cfg.schedules) == "run" and not cfg.max_update:
             raise UsageError("--schedules run needs --max-update, of which they are shares")
         self.update = 0
@@ -317,7 +317,7 @@ class LatentTransformerModel(base.DecodingModel):
     @property
     def predictor_weight(self) -> float:
         """The predictor is taught once the curriculum is over."""
-        if str(self.cfg.curriculum) != "targets":
+        if str(self.cfg.latent_curriculum) != "targets":
             return 1.0
         return float(self.update > self.progress.until(self.end("target_feeding", self.cfg.target_feeding)))
 
@@ -415,12 +415,12 @@ class LatentTransformerModel(base.DecodingModel):
         h, is_latent = self.compress(encoded, target, canvas, keys if self.training else None)
         quantised = self.quantised(h, is_latent, keys)
         vectors, is_coded = quantised.vectors, is_latent
-        if self.training and str(self.cfg.curriculum) == "bypass":
+        if self.training and str(self.cfg.latent_curriculum) == "bypass":
             is_code_row = noise.uniform(noise.fold(keys, 22), 1) < self.share_of_codes
             vectors = torch.where(is_code_row[..., None], vectors, h)
             is_coded = is_latent & is_code_row
         fed, is_latents = None, None
-        if self.training and str(self.cfg.curriculum) == "targets" and self.share_of_latents < 1:
+        if self.training and str(self.cfg.latent_curriculum) == "targets" and self.share_of_latents < 1:
             fed = target
             is_latents = noise.uniform(noise.fold(keys, 23), target.size(1)) < self.share_of_latents
         states = self.decode(encoded, vectors, is_latent, target.size(1), fed, is_latents)[:, : target.size(1)]

@@ -26,9 +26,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "projected": {"latent": "dvq", "dvq": "projected"},
     "fsq": {},
     "predicted": {"latent": "fsq", "latent_length": "predicted"},
-    "full": {"latent": "vq", "latent_decoder_self_attn": "full", "curriculum": "none"},
+    "full": {"latent": "vq", "latent_decoder_self_attn": "full", "latent_curriculum": "none"},
     "attending": {"latent": "fsq", "attend_compress": True, "attend_decompress": True, "latent_length": "predicted"},
-    "bypass": {"latent": "vq", "curriculum": "bypass"},
+    "bypass": {"latent": "vq", "latent_curriculum": "bypass"},
     "deep": {"latent": "fsq", "compression": 8, "predictor_layers": 2, "normalize_before": True},
 }
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
@@ -222,7 +222,7 @@ def test_what_is_fed_at_first() -> None:
 
 def test_sentences_by_heart() -> None:
     """LT-18: decoded from the codes of their targets, and from the predictor's."""
-    model = model_of("predicted", encoder_embed_dim=32, curriculum="none", codebook_size=256)
+    model = model_of("predicted", encoder_embed_dim=32, latent_curriculum="none", codebook_size=256)
     sample = sample_of(SOURCES, TARGETS)
     tiny.train(model, sample, 300)
     with torch.no_grad():
@@ -367,9 +367,9 @@ def test_words_are_hidden_and_shuffled(keys: Tensor) -> None:
         ({"latent": "vq", "fsq_levels": "8,5"}, "--fsq-levels has no effect with --latent vq"),
         ({"latent": "vq", "vq_em_samples": 5}, "--vq-em-samples has no effect without --vq-em soft"),
         ({"latent": "fsq", "fsq_levels": "8,5", "codebook_size": 8}, "--codebook-size has no effect beside"),
-        ({"latent": "vq", "bypass": 5.0}, "--bypass has no effect with --curriculum targets"),
+        ({"latent": "vq", "bypass": 5.0}, "--bypass has no effect with --latent-curriculum targets"),
         ({"latent": "vq", "compression": 6}, "--compression 6"),
-        ({"latent": "vq", "latent_decoder_self_attn": "full"}, "not with --curriculum targets"),
+        ({"latent": "vq", "latent_decoder_self_attn": "full"}, "not with --latent-curriculum targets"),
         ({"latent": "vq", "max_update": 0}, "--schedules run needs --max-update"),
     ],
 )

@@ -173,7 +173,7 @@ OPTIONS = {
         *({"latent": kind, "max_update": 100} for kind in ("semhash", "gumbel", "vq", "dvq", "fsq")),
         {"latent": "vq", "vq_em": "soft", "max_update": 100, "latent_length": "predicted", "freeze": "encoder"},
         {"latent": "fsq", "max_update": 100, "attend_compress": True, "attend_decompress": True, "lp_grad_to_ae": True},
-        {"latent": "vq", "max_update": 100, "curriculum": "bypass", "latent_decoder_self_attn": "full"},
+        {"latent": "vq", "max_update": 100, "latent_curriculum": "bypass", "latent_decoder_self_attn": "full"},
     ],
     "mask_predict": [{}, {"share_all_embeddings": True}, {"release_compat": True}, {"mask_span": True}],
 }
