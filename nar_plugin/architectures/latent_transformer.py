@@ -286,6 +286,10 @@ class LatentTransformerModel(base.DecodingModel):
     def is_prenorm(self) -> bool:
         return not self.cfg.post_norm
 
+    def tables(self) -> List[Tuple[str, nn.Embedding]]:
+        """Those of words: codes are none."""
+        return [(use, table) for use, table in super().tables() if table is not self.code_output]
+
     @property
     def progress(self) -> quantizers.Progress:
         return quantizers.Progress(self.update, self.cfg.max_update)
