@@ -12,9 +12,9 @@ is a canvas of the target's own length.
 Where the sources disagree: compressor and decompressor do not attend to the source, as in Roy et al.
 (``--attend-compress``, ``--attend-decompress``: as in Kaiser et al.); the decoder is causal, as in both, reading the
 decompressed sequence one position late (``--latent-decoder-self-attn full``: each position sees all); at first the
-decoder reads the target in place of what was decompressed, as both papers say (``--latent-curriculum bypass``: it reads what
-was decompressed from latents that are no codes yet, the other way in the released code); the predictor's loss does not
-reach the compressor (``--lp-grad-to-ae``: it does, as in one of the released versions).
+decoder reads the target in place of what was decompressed, as both papers say (``--latent-curriculum bypass``: it reads
+what was decompressed from latents that are no codes yet, the other way in the released code); the predictor's loss does
+not reach the compressor (``--lp-grad-to-ae``: it does, as in one of the released versions).
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -220,7 +220,9 @@ class LatentTransformerModel(base.DecodingModel):
             str(cfg.latent_length) == "predicted",
         )
         if not self.is_causal and str(cfg.latent_curriculum) == "targets":
-            raise UsageError("--latent-decoder-self-attn full sees what it predicts: not with --latent-curriculum targets")
+            raise UsageError(
+                "--latent-decoder-self-attn full sees what it predicts: not with --latent-curriculum targets"
+            )
         if str(cfg.schedules) == "run" and not cfg.max_update:
             raise UsageError("--schedules run needs --max-update, of which they are shares")
         self.update = 0
@@ -412,8 +414,8 @@ class LatentTransformerModel(base.DecodingModel):
         return self.canvas_of(lengths if self.is_predicted else torch.maximum(lengths, self.source_canvas(encoded)))
 
     def loss_terms(self, net_input: NetInput, target: Tensor, is_token: Tensor, keys: Tensor) -> List[Term]:
-        """``token``; ``code``, minus the log-probability of the codes, once they are predicted; ``commitment`` a latent,
-        ``length``. ``keys`` are those of all noise. ``code`` counts towards no sample size."""
+        """``token``; ``code``, minus the log-probability of the codes, once they are predicted, which counts towards no
+        sample size; ``commitment`` a latent, ``length``. ``keys`` are those of all noise."""
         encoded, lengths = self.encode(net_input), is_token.sum(1)
         canvas = self.whole_canvas(encoded, lengths)
         h, is_latent = self.compress(encoded, target, canvas, keys if self.training else None)
@@ -453,7 +455,7 @@ class LatentTransformerModel(base.DecodingModel):
     def propose(
         self, encoded: LatentTransformerEncoded, request: Request[LatentTransformerOptions]
     ) -> LatentTransformerProposals:
-        """Every length with every sequence of codes: the most probable one, the best of a beam, or samples beside it."""
+        """Every length with every sequence of codes: the most probable, the best of a beam, or samples beside it."""
         asked = request.options
         lengths = self.lengths_of(encoded, request).flatten()
         row = torch.arange(len(encoded.keys), device=lengths.device).repeat_interleave(asked.latent_lengths)

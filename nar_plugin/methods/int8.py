@@ -5,9 +5,9 @@ the rows of w. Whole numbers add up exactly, and no row of the input has a part 
 result does not depend on what stands beside it in the batch. (One scale for the whole input, as
 ``torch.ao.quantization.quantize_dynamic`` has it, is a little faster and breaks that.)
 
-Sums over positions beside such maps do not depend on padding (``is_exact``): what a sum in another order differs by, the
-next rounding to eight bits would enlarge. Attention is computed as if each row came alone; other sums, and attention in
-which each position has a view of its own, are made in double precision.
+Sums over positions beside such maps do not depend on padding (``is_exact``): what a sum in another order differs by,
+the next rounding to eight bits would enlarge. Attention is computed as if each row came alone; other sums, and
+attention in which each position has a view of its own, are made in double precision.
 """
 
 import functools

@@ -10,6 +10,8 @@ stands beyond a row's own canvas is zero before each of them: a row is the same 
 Shapes: ``B`` rows, ``L`` positions of a canvas, ``M`` latents, L = M · 2^steps, ``D`` width.
 """
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,7 +131,7 @@ class Encoder(nn.Module):
     ) -> tuple[tuple[tuple[Memory, ...], ...], Tensor | None]:
         """(B, S) ids to the memory of every reader, and (B, 100) log-probabilities of the length."""
         states = self.encoder(self.embedding(source), mask)
-        memories = tuple(reader.memory(states) for reader in self.readers)
+        memories = tuple(cast(Stack, reader).memory(states) for reader in self.readers)
         if self.length_head is None:
             return memories, None
         return memories, self.length_head(mean_over(states, is_source)).float().log_softmax(1)
@@ -174,8 +176,8 @@ class Autoencoder(nn.Module):
 class Predictor(nn.Module):
     """(B, M, D) states of codes given those before, and a first one that is zero."""
 
-    def __init__(self, places: nn.Module, dropout: float, stack: Stack) -> None:
-        """``places``: embeddings of positions, with a ``weight``."""
+    def __init__(self, places: Any, dropout: float, stack: Stack) -> None:
+        """``places``: a module with a ``weight``, the embeddings of positions."""
         super().__init__()
         self.places, self.dropout, self.stack = places, nn.Dropout(dropout), stack
 
@@ -221,9 +223,9 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, places: nn.Module, embedding: TokenEmbedding, decompressor: Decompressor, stack: Stack, is_causal: bool
+        self, places: Any, embedding: TokenEmbedding, decompressor: Decompressor, stack: Stack, is_causal: bool
     ) -> None:
-        """``places``: embeddings of the latents' positions, with a ``weight``."""
+        """``places``: a module with a ``weight``, the embeddings of the latents' positions."""
         super().__init__()
         self.places, self.embedding, self.decompressor, self.stack = places, embedding, decompressor, stack
         self.is_causal = is_causal

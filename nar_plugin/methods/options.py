@@ -349,9 +349,7 @@ class Codes(GoldLength, Beam, Samples, Stopping):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lengths > 1 and self.decode_samples > 1:
-            raise UsageError(
-                "codes come from a beam (--iter-decode-with-beam) or are drawn (--decode-samples), not both"
-            )
+            raise UsageError("codes are those of --iter-decode-with-beam or drawn by --decode-samples, not both")
 
     @property
     def codes(self) -> int:

@@ -230,7 +230,7 @@ class VectorQuantiser(Quantiser):
     def _apply(self, fn: Callable[[Tensor], Tensor], *others: Any) -> Any:
         """To another device as any module, and never to another type."""
         before = dict(self.named_buffers())
-        super()._apply(fn, *others)
+        super()._apply(fn, *others)  # type: ignore[no-untyped-call]
         for name, buffer in before.items():
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
@@ -265,18 +265,17 @@ class VectorQuantiser(Quantiser):
         with torch.autocast(h.device.type, enabled=False), torch.no_grad():
             parted = self.in_parts(h)
             distances = self.distances(parted)
-            is_drawn = self.training and self.samples > 0
-            if is_drawn:
+            shares: Tensor | None = None
+            if self.training and self.samples:
                 shares = self.drawn_shares(-distances[0].view(*h.shape[:2], -1), keys)
                 codes, vectors = shares.argmax(-1), shares @ self.codebook[0]
-                weights = shares.flatten(0, 1)[None]
+                self.see(parted, shares.flatten(0, 1)[None], is_counted)
             else:
                 nearest = distances.argmin(2)
                 codes = (nearest * self.places[:, None]).sum(0).view(h.shape[:2])
-                shares, vectors = None, self.embed(codes)
-                weights = F.one_hot(nearest, self.each).float() if self.training else None
-            if self.training and weights is not None:
-                self.see(parted, weights, is_counted)
+                vectors = self.embed(codes)
+                if self.training:
+                    self.see(parted, F.one_hot(nearest, self.each).float(), is_counted)
         mean_square = (self.compared(h) - vectors).square().mean(2)
         return Quantised(straight_through(h, vectors), codes, shares, self.beta * mean_square)
 
@@ -343,9 +342,7 @@ def levels_of(written: str, size: int) -> tuple[int, ...]:
     if not written:
         if size not in LEVELS:
             known = ", ".join(map(str, LEVELS))
-            raise UsageError(
-                f"--codebook-size {size}: --latent fsq has levels for {known}; give others as --fsq-levels"
-            )
+            raise UsageError(f"--codebook-size {size}: there are levels for {known}; others are given as --fsq-levels")
         return LEVELS[size]
     try:
         return tuple(int(part) for part in written.split(","))

@@ -77,9 +77,8 @@ def _attend_exactly(query: Tensor, memory: Memory, seen: Tensor | None, is_query
         mixed = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), attn_mask=mask)
         return mixed.to(query.dtype)
     rows, sizes = len(query), (query.size(2), memory[0].size(2))
-    lengths = [
-        [size] * rows if m is None else m.sum(1).tolist() for size, m in zip(sizes, (is_query, seen), strict=True)
-    ]
+    masks = zip(sizes, (is_query, seen), strict=True)
+    lengths = [[size] * rows if mask is None else mask.sum(1).tolist() for size, mask in masks]
     of_lengths: dict[tuple[int, int], list[int]] = {}
     for row, pair in enumerate(zip(*lengths, strict=True)):
         of_lengths.setdefault(pair, []).append(row)

@@ -44,7 +44,5 @@ def read(path: str, dictionary: Any, symbols: Symbols) -> NgramModel:
         raise UsageError(f"--ngram {path}: kenlm cannot read it: {reason}") from None
     known = sum(word in model for word in dictionary.symbols[symbols.first_word :])
     if known < len(dictionary.symbols[symbols.first_word :]) / 2:
-        raise UsageError(
-            f"--ngram {path} knows {known} of the dictionary's words: it is of another text, or of no subwords"
-        )
+        raise UsageError(f"--ngram {path} knows {known} of the dictionary's words: it is of another text")
     return NgramModel(model, dictionary, symbols)

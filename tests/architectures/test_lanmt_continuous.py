@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from nar_plugin.criterions.elbo_length import ElboLengthCriterion
-from nar_plugin.methods import gaussian
-from nar_plugin.methods import lanmt_continuous as method
+from nar_plugin.methods import gaussian, lengths
 from tests import tiny
 from tests.tiny import BOS, PAD, decode, random_rows, sample_of, texts
 
@@ -83,7 +82,7 @@ def test_the_length_is_read_from_the_mean_of_the_states_over_the_source() -> Non
 def test_the_length_predictor_has_two_hidden_layers_of_exponential_linear_units() -> None:
     """By hand: ELU(x) = x above 0 and eˣ − 1 below."""
     torch.manual_seed(1)
-    head, x = method.length_predictor(6, 5), 3 * torch.randn(4, 6)
+    head, x = lengths.predictor(6, 5), 3 * torch.randn(4, 6)
     shapes = [(200, 6), (200, 200), (5, 200)]
     matrices = [part for part in head if isinstance(part, nn.Linear)]
     assert [tuple(matrix.weight.shape) for matrix in matrices] == shapes

@@ -96,7 +96,7 @@ def test_projected_parts_are_the_nearest_to_fixed_projections() -> None:
 
 @OF_VECTORS
 def test_the_gradient_passes_straight_through(kind: str) -> None:
-    """LT-4, LT-5: to the quantised as it came to the code, plus the commitment's 2 β (h − e) / D; none to a codebook."""
+    """LT-4, LT-5: to the quantised as it came to the code, plus the commitment's 2 β (h − e) / D; none to codes."""
     quantiser, h = made(kind).eval(), vectors().requires_grad_()
     found = run(quantiser, h)
     assert torch.allclose(found.vectors, quantiser.embed(found.codes), atol=1e-6)

@@ -4,8 +4,8 @@ Takes the flags of fairseq-generate besides its own. The sentences of --gen-subs
 references from the codes of these references («true»: the ceiling), from those of another sentence («foreign»: if that
 is as good, the decoder does without its codes), from the predictor's where it is given the true ones before («forced»),
 and from its own («predicted»). Then: the cross-entropy of the words given true codes, that of the codes, how many codes
-are in use, and their perplexity. With --show N, of the first N sentences: their codes, the words that each stands for, and
-what is said where one of them is the next most probable.
+are in use, and their perplexity. With --show N, of the first N sentences: their codes, the words that each stands for,
+and what is said where one of them is the next most probable.
 
 Example:
     nar codes DATA_BIN --path student.pt --user-dir nar_plugin --task translation_nar --gen-subset valid \\
