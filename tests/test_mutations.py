@@ -16,6 +16,7 @@ import torch
 from nar_plugin.architectures import warm_start
 from nar_plugin.methods import (
     alignments,
+    autoregressive,
     cache,
     ctc,
     gaussian,
@@ -24,11 +25,14 @@ from nar_plugin.methods import (
     lanmt,
     lanmt_continuous,
     lanmt_refiner,
+    latent_transformer,
     lengths,
     mask_predict,
     noise,
     prediction,
     prefix_beam,
+    quantizers,
+    schedules,
     shortlist,
     transformer,
     unmasking,
@@ -37,11 +41,13 @@ from tests.architectures import test_iterative_refinement as whole_refinement
 from tests.architectures import test_lanmt as whole_lanmt
 from tests.architectures import test_lanmt_continuous as whole_continuous
 from tests.architectures import test_lanmt_refiner as whole_refiner
+from tests.architectures import test_latent_transformer as whole_codes
 from tests.architectures import test_mask_predict as whole_mask_predict
 from tests.architectures import test_shortlists as lists
 from tests.architectures import test_warm_start as starts
 from tests.criterions import test_elbo_length as elbo
 from tests.methods import test_alignments as sums
+from tests.methods import test_autoregressive as searches
 from tests.methods import test_cache as caches
 from tests.methods import test_ctc_glimpse as glimpses
 from tests.methods import test_gaussian as gaussians
@@ -52,6 +58,7 @@ from tests.methods import test_mask_predict_masks as masks
 from tests.methods import test_noise as draws
 from tests.methods import test_prediction as words
 from tests.methods import test_prefix_beam as beams
+from tests.methods import test_quantizers as codes
 from tests.methods import test_transformer as blocks
 from tests.methods import test_unmasking as rules
 
@@ -60,7 +67,8 @@ Mutation = tuple[str, str, Check]
 
 MODULES = (
     *(alignments, ctc, glancing, prefix_beam),
-    *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner),
+    *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner, latent_transformer),
+    *(autoregressive, quantizers, schedules),
     *(cache, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
 )
 SOURCES = {module: inspect.getsource(module) for module in MODULES}
@@ -87,6 +95,46 @@ def lanmt_in_any_batch() -> None:
 
 def continuous_in_any_batch() -> None:
     whole_continuous.test_a_hypothesis_does_not_depend_on_its_batch({})
+
+
+def codes_in_any_batch() -> None:
+    whole_codes.test_no_hypothesis_depends_on_its_batch("attending", "greedy")
+
+
+def all_of_the_grid() -> None:
+    codes.test_the_grid_has_all_its_codes((8, 5, 5, 5))
+
+
+def no_trace_of_padding() -> None:
+    codes.test_padding_leaves_no_trace("vq")
+
+
+def statistics_of_training() -> None:
+    codes.test_statistics_move_in_training_alone("sliced")
+
+
+def codes_stay_in_use() -> None:
+    codes.test_codes_stay_in_use(1.0, 40, 64)
+
+
+def gradients_pass() -> None:
+    codes.test_the_gradient_passes_straight_through("vq")
+
+
+def canvases() -> None:
+    whole_codes.test_lengths_of_canvas_and_codes(8)
+
+
+def the_future_is_hidden() -> None:
+    whole_codes.test_a_causal_decoder_does_not_see_what_it_predicts("fsq")
+
+
+def codes_before() -> None:
+    whole_codes.test_the_predictor_sees_the_codes_before("fsq")
+
+
+def words_shuffled() -> None:
+    whole_codes.test_words_are_hidden_and_shuffled(torch.arange(50))
 
 
 def scores_in_any_batch() -> None:
@@ -1044,6 +1092,71 @@ MUTATIONS: dict[str, list[Mutation]] = {
         ('if "attention heads" not in unlike:', "if True:", heads_do_not_fit),
         ("+= theirs.numel()", "+= own.numel()", starts.test_the_line_says_how_much_is_the_teachers),
         ("arange(first, first + width)", "arange(width)", blocks.test_sinusoids_may_begin_at_a_later_position),
+    ],
+    "latent_transformer": [
+        ("lengths + compression - 1)", "lengths + compression)", canvases),
+        ("hidden_beyond(F.relu(y), is_there)", "F.relu(y)", codes_in_any_batch),
+        ("x, seen = F.pad(x, (0, 0, 1, 0))[:, :-1], causal", "x, seen = x, causal", the_future_is_hidden),
+        (
+            "self.dropout(F.pad(embedded, (0, 0, 1, 0))[:, :-1] + weight)",
+            "self.dropout(embedded + weight)",
+            codes_before,
+        ),
+        ("device=device).tril()[None]", "device=device)[None]", codes_before),
+        ("places + draw, torch.inf)", "places - 9 * draw, torch.inf)", words_shuffled),
+    ],
+    "autoregressive": [
+        ("/ temperature).softmax(1)", ").softmax(1)", searches.test_draws_follow_the_probabilities),
+        (
+            "torch.where(keys == 0, last, chosen",
+            "torch.where(keys < 0, last, chosen",
+            searches.test_draws_follow_the_probabilities,
+        ),
+        ("score.masked_fill(~is_open, 0.0)", "score", searches.test_the_most_probable_code_at_each_step),
+        ("last.masked_fill(~is_open, 0)", "last", searches.test_the_most_probable_code_at_each_step),
+        ("torch.where(is_open, best, scores)", "best", searches.test_a_wide_beam_is_exhaustive),
+        ("scores[:, 0] = 0.0", "scores[:] = 0.0", searches.test_a_beam_keeps_the_best_beginnings),
+        (
+            "(first * n + parent).flatten()",
+            "(first * n + parent * 0).flatten()",
+            searches.test_a_beam_keeps_the_best_beginnings,
+        ),
+    ],
+    "quantizers": [
+        ("h + (vectors.to(h.dtype) - h).detach()", "h + vectors.to(h.dtype) - h", gradients_pass),
+        ("self.beta * mean_square", "self.beta * mean_square / 2", gradients_pass),
+        ("weights = weights * is_sound[None, :, None]", "weights = weights * 1", no_trace_of_padding),
+        ("if self.seen:\n            self.seen.pop()", "pass", statistics_of_training),
+        ("torch.ones(parts, self.each)", "1e-4 * torch.ones(parts, self.each)", codes_stay_in_use),
+        (
+            "is_moved = new_counts > self.EPSILON",
+            "is_moved = new_counts > -1",
+            codes.test_an_update_without_memory_is_the_means_of_what_was_assigned,
+        ),
+        (
+            "// self.places[:, None] % self.each",
+            "// self.places.flip(0)[:, None] % self.each",
+            codes.test_parts_are_the_nearest_of_a_product_of_codebooks,
+        ),
+        ("(1.2 * x.sigmoid() - 0.1)", "x.sigmoid()", codes.test_the_sigmoid_saturates),
+        (
+            "return 0.5 * schedules.rising(progress.update, progress.until(self.ramp))",
+            "return 0.1",
+            codes.test_hashing_reads_numbers_and_bits,
+        ),
+        ("return 1.2 - schedules", "return 1.0 - schedules", codes.test_gumbel_in_training_and_out_of_it),
+        ("-distances[0].view", "-distances[0].sqrt().view", codes.test_soft_codes_are_drawn_by_distance),
+        ("torch.where(counts % 2 == 0, 0.5, 0.0)", "torch.where(counts % 2 == 0, 0.0, 0.0)", all_of_the_grid),
+        ("[math.prod(levels[:i]) for", "[math.prod(levels[: i + 1]) for", all_of_the_grid),
+        ("end * self.updates if 0 < end < 1 else end", "end", codes.test_schedules_have_their_closed_forms),
+    ],
+    "schedules": [
+        ("0.01 + 0.99 * min", "0.01 + min", codes.test_schedules_have_their_closed_forms),
+        (
+            "0.01 ** max(0.0, 1 - update / end)",
+            "0.1 ** max(0.0, 1 - update / end)",
+            codes.test_schedules_have_their_closed_forms,
+        ),
     ],
 }
 """By method, then what methods share: the right text, a wrong one, and a check that then fails."""

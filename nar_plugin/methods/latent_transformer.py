@@ -82,9 +82,7 @@ class Compressor(nn.Module):
         if self.attention is not None:
             x = self.attention(x, is_there, memory, is_source)
         for half, norm in zip(self.halves, self.norms, strict=True):
-            x = hidden_beyond(F.relu(x), is_there)
-            x = norm(half(x.unflatten(1, (-1, 2)).flatten(2)))
-            is_there = None if is_there is None else is_there[:, ::2]
+            x = norm(half(F.relu(x).unflatten(1, (-1, 2)).flatten(2)))
         return x
 
 
@@ -134,7 +132,8 @@ class Encoder(nn.Module):
         memories = tuple(cast(Stack, reader).memory(states) for reader in self.readers)
         if self.length_head is None:
             return memories, None
-        return memories, self.length_head(mean_over(states, is_source)).float().log_softmax(1)
+        logits = self.length_head(mean_over(states, is_source))
+        return memories, logits.float().log_softmax(1)
 
 
 class Embed(nn.Module):

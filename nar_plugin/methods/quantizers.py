@@ -297,7 +297,6 @@ class VectorQuantiser(Quantiser):
         parted = parted.masked_fill(~is_sound[None, :, None], 0.0)
         self.seen.append((weights.sum(1), weights.transpose(1, 2) @ parted))
 
-    @torch.no_grad()
     def commit(self) -> None:
         nothing = torch.zeros_like(self.counts), torch.zeros_like(self.sums)
         counts, sums = (sum(parts[1:], parts[0]) for parts in zip(nothing, *self.seen, strict=True))
