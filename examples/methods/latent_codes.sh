@@ -9,7 +9,7 @@ case $kind in
   fsq-8x) latent=(--latent fsq) ;;
   *) latent=(--latent "$kind") ;;
 esac
-codes=(--compression 8)
+BASE=("${latent[@]}" --latent-length predicted) codes=(--compression 8)
 if [[ $CORPUS == quickstart || $CORPUS == multi30k ]]; then
   codes=(--compression "$([[ $kind == *-8x ]] && echo 8 || echo 4)" --codebook-size 1024 --latent-length predicted)
 fi

@@ -50,6 +50,7 @@ untrained() {
     flags=(--arch "${ARCH}_$PRESET" --criterion "$CRITERION" "${WIDE[@]}")
     case $2 in
       mask_predict) flags+=(--activation-fn relu) ;; # as all others have it
+      latent_codes) flags+=("${BASE[@]}") ;;
       iterative_refinement) if (($3 != $4)); then flags+=(--attend-top); fi ;;
       lanmt_refiner) flags+=(--latent-model "$MODELS/$1-$AFTER-$3-$4.pt") ;;
     esac
