@@ -179,11 +179,17 @@ do_speed() {
   untrained_models base ar 12-1 6-1 6-6
   for method in "${PASSES_OF[@]}"; do untrained_models base "$method" 6-6 6-1; done
   for n in 6-6 6-1; do clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" "eager int8" --sentences 12; done
+  if [[ " ${PASSES_OF[*]} " == *" mask_predict "* ]]; then clock_mask_predict; fi
   if [[ " ${PASSES_OF[*]} " == *" ctc "* ]]; then
-    untrained_models base ctc 12-0
+    MADE=()
+    untrained_models base ar 12-1 6-1 6-6
+    untrained_models base ctc 6-6 6-1 12-0
     clock_by speed.ctc clock_alignments
   fi
-  if [[ " ${PASSES_OF[*]} " != *" mask_predict "* ]]; then return; fi
+}
+# By shortlists and by widths, which all methods share
+clock_mask_predict() {
+  local size width
   clock_by speed.shortlists clock_shortlists
   MADE=()
   for width in 128 256 512 1024; do
