@@ -376,7 +376,7 @@ def test_students_of_small_corpora_begin_as_their_teacher_unless_told_otherwise(
     found = warm_started(recipe, tmp_path / "out")
     warm = {name for name, is_warm in found.items() if is_warm}
     assert not [name for name in warm if "-cold-" in name]
-    methods = {"ctc", "mask_predict", "iterative_refinement", "latent_transformer", "lanmt_continuous"}
+    methods = {"ctc", "mask_predict", "iterative_refinement", "latent_transformer", "latent_codes", "lanmt_continuous"}
     assert {next(method for method in methods if name.startswith(method)) for name in warm} == methods
     assert not [name for name in warm if "overfit" in name or name.startswith("base-")]
     assert {"mask_predict-raw", "mask_predict-distilled"} <= warm
