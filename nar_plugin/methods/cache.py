@@ -9,13 +9,22 @@ Shapes: ``R`` rows, ``H`` heads, ``C`` columns, ``K`` new tokens, ``D`` model.
 """
 
 from dataclasses import dataclass, replace
-from typing import Callable
 
 import torch
 from torch import Tensor
 
 from .contract import Rows
-from .transformer import Memory, Stack
+from .transformer import Join, Memory, Stack
+
+
+def _join(past: Memory, grown: list[Memory]) -> Join:
+    """What puts new keys and values behind those of the past, and both into ``grown``."""
+
+    def join(key: Tensor, value: Tensor) -> Memory:
+        grown.append((torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)))
+        return grown[-1]
+
+    return join
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +62,8 @@ class KVCache(Rows):
         ``is_token``: (R, K), False where a row has fewer new tokens: such columns are dead from the beginning.
         """
         grown: list[Memory] = []
-
-        def joined(past: Memory) -> Callable[[Tensor, Tensor], Memory]:
-            def join(key: Tensor, value: Tensor) -> Memory:
-                grown.append((torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)))
-                return grown[-1]
-
-            return join
-
-        states = stack(x, self.seen(is_token), memory, is_source, cache=[joined(past) for past in self.layers])
+        joins = [_join(past, grown) for past in self.layers]
+        states = stack(x, self.seen(is_token), memory, is_source, cache=joins)
         return states, KVCache(layers=tuple(grown), is_live=torch.cat([self.is_live, is_token], 1))
 
     def kept(self, is_kept: Tensor) -> "KVCache":

@@ -132,7 +132,7 @@ class SemanticHashing(Quantiser):
         return self.output(self.set_bits(bits) + self.unset_bits(1 - bits))
 
     def embed(self, codes: Tensor) -> Tensor:
-        return self.dense(bits_of(codes, self.bits).to(self.output.weight.dtype))
+        return self.dense(bits_of(codes, self.bits).to(self.output.bias.dtype))
 
     def share_of_bits(self, progress: Progress) -> float:
         """Probability that a row of a training batch is read as bits."""
@@ -383,11 +383,11 @@ class FiniteScalar(Quantiser):
     def embed(self, codes: Tensor) -> Tensor:
         levels = 2 * self.whole + (self.offset == 0)
         grid = codes[..., None] // self.places % levels - self.whole
-        return self.up((grid / self.whole).to(self.up.weight.dtype))
+        return self.up((grid / self.whole).to(self.up.bias.dtype))
 
     def forward(self, h: Tensor, is_counted: Tensor, keys: Tensor, progress: Progress) -> Quantised:
         bounded = self.bounded(self.down(h))
         grid = bounded.round()
         codes = ((grid.long() + self.whole) * self.places).sum(-1)
         read = straight_through(bounded, grid) / self.whole
-        return Quantised(self.up(read.to(self.up.weight.dtype)), codes)
+        return Quantised(self.up(read.to(self.up.bias.dtype)), codes)

@@ -23,8 +23,17 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("lanmt_tiny", {"iterations": 1, "decode_samples": 3}),
     ("lanmt_continuous_tiny", {"iterations": 2}),
     ("lanmt_refiner_tiny", {"iterations": 2}),
+    ("latent_transformer_tiny (fsq)", {"iterations": 1}),
+    ("latent_transformer_tiny (vq)", {"lengths": 3}),
 ]
 BATCHES = (1, 3, 64)
+
+
+def model_of(arch: str, seed: int = 3) -> Any:
+    """By its preset, and what makes its codes in parentheses."""
+    name, _, latent = arch.partition(" ")
+    more = {"latent": latent.strip("()"), "max_update": 9, "codebook_size": 256, "compression": 4} if latent else {}
+    return tiny.tiny_model(arch=name, seed=seed, **more)
 
 
 def in_batches(model: Any, rows: list[tiny.Row], size: int, **options: Any) -> list[Any]:
@@ -34,7 +43,7 @@ def in_batches(model: Any, rows: list[tiny.Row], size: int, **options: Any) -> l
 
 @pytest.mark.parametrize("arch, options", MODELS)
 def test_int8_gives_the_same_to_the_bit_in_batches_of_1_and_3_and_64(arch: str, options: dict[str, Any]) -> None:
-    model = tiny.tiny_model(arch=arch, seed=5)
+    model = model_of(arch, 5)
     engines.prepare([model], "int8")
     rows = tiny.random_rows(64, 30, seed=7)
     first, *others = ([group[0] for group in in_batches(model, rows, size, **options)] for size in BATCHES)
@@ -51,7 +60,7 @@ def test_int8_gives_the_same_to_the_bit_in_batches_of_1_and_3_and_64(arch: str, 
 def test_int8_is_near_float32(arch: str, options: dict[str, Any]) -> None:
     """Of lively random weights most words are the same; those of a trained model nearly all."""
     rows = tiny.random_rows(40, 12, seed=8)
-    exact, rounded = (tiny.tiny_model(arch=arch, seed=6) for _ in range(2))
+    exact, rounded = (model_of(arch, 6) for _ in range(2))
     engines.prepare([rounded], "int8")
     lengths = {"gold_target_len": True} if "gold_target_len" in options_of(exact) else {}
     sample = tiny.sample_of(rows, rows)
@@ -146,7 +155,7 @@ def test_what_compiling_takes_is_known() -> None:
 @pytest.mark.parametrize("arch, options", MODELS)
 def test_compiled_passes_give_the_same_tokens_for_any_shape(arch: str, options: dict[str, Any]) -> None:
     rows = tiny.random_rows(12, 20, seed=3)
-    eager, compiled = (tiny.tiny_model(arch=arch) for _ in range(2))
+    eager, compiled = (model_of(arch) for _ in range(2))
     engines.prepare([compiled], "compiled")
     for size in (1, 5, 12):
         tiny.assert_same(in_batches(compiled, rows, size, **options), in_batches(eager, rows, size, **options))
