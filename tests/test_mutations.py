@@ -175,7 +175,7 @@ def codes_before() -> None:
 
 
 def words_shuffled() -> None:
-    whole_codes.test_words_are_hidden_and_shuffled(torch.arange(50))
+    whole_codes.test_words_are_hidden_and_shuffled()
 
 
 def scores_in_any_batch() -> None:

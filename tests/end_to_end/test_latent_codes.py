@@ -9,7 +9,6 @@ import torch
 
 from nar_tools.errors import ToolError
 from nar_tools.measure import codes
-from tests import tiny
 from tests.conftest import ADAM, LIMITS, QUIET, training_set
 from tests.end_to_end.programs import TASK, complains, console, program, script, succeed, texts
 from tests.end_to_end.test_two_processes import Ranks, options, weights
@@ -67,11 +66,7 @@ def test_a_resumed_training_is_the_unbroken_one(model: tuple[str, Path, str], da
     for key, value in torch.load(whole, weights_only=True)["model"].items():
         assert torch.equal(value, resumed[key]), key
     if name in ("vq", "vq-em", "dvq", "projected"):
-        fresh = tiny.tiny_model(
-            arch="latent_transformer_tiny", latent="vq", compression=4, codebook_size=256, max_update=100
-        ).quantiser
         assert not torch.equal(resumed["quantiser.counts"], torch.ones_like(resumed["quantiser.counts"]))
-        assert resumed["quantiser.sums"].numel() == fresh.sums.numel() or name != "vq"
 
 
 def test_a_training_says_which_codes_it_uses(model: tuple[str, Path, str]) -> None:

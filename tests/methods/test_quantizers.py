@@ -293,8 +293,7 @@ def test_gumbel_in_training_and_out_of_it() -> None:
         assert quantiser.noise_scale(Progress(update, 0)) == pytest.approx(noise)
         assert quantiser.temperature(Progress(update, 0)) == pytest.approx(temperature)
     found = run(quantiser.train(), h, progress=Progress(0, 0))
-    weights = torch.linalg.lstsq(quantiser.table.weight.T, found.vectors.flatten(0, 1).T).solution
-    assert weights.isfinite().all()
+    assert not torch.allclose(quantiser.embed(found.codes), found.vectors, atol=1e-2)
     found = run(quantiser.eval(), h)
     assert found.codes.equal(quantiser.to_logits(h).argmax(-1)) and torch.equal(
         found.vectors, quantiser.embed(found.codes)
