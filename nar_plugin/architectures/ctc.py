@@ -166,8 +166,7 @@ class CtcModel(base.DecodingModel):
         weight, terms = 1 / (len(lower) + 1), []
 
         def nats(logits: Tensor) -> Tensor:
-            log_probs = logits.float().log_softmax(-1)
-            return alignments.minus_log_likelihood(log_probs, target, lengths, on_canvas, self.blank)
+            return alignments.minus_log_likelihood(logits, target, lengths, on_canvas, self.blank)
 
         for i in range(len(lower)):  # logits are let go as their loss is made
             terms.append(Nats(f"layer{i + 1}", nats(lower.pop(0)), is_fitting, weight))

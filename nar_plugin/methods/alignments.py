@@ -7,8 +7,10 @@ an alignment stays in its state, steps to the next one, or skips a blank between
 
 Shapes: ``B`` rows, ``C`` positions of the canvas, ``T`` words, ``E = 2 T + 1`` states, ``V`` what a position may say.
 Recursions loop over the positions of the canvas, of which each needs the one before; rows and states are computed at
-once, in float32. No gradient is asked of them: ``minus_log_likelihood``, which has one, is torch's own.
+once, in float32. No gradient is asked of them: ``minus_log_likelihood`` has one, by torch's own sum.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,14 +45,43 @@ def least_canvas(words: Tensor, lengths: Tensor) -> Tensor:
     return lengths + ((words[:, 1:] == words[:, :-1]) & both).sum(1)
 
 
-def minus_log_likelihood(
-    log_probs: Tensor, words: Tensor, lengths: Tensor, canvas_lengths: Tensor, blank: int
-) -> Tensor:
-    """−log Σ_alignments Π p in nats, (B,), of (B, C, V) float32 log-probabilities; 0, and without a gradient, where the
-    canvas is too short (``least_canvas``)."""
-    return F.ctc_loss(
-        log_probs.transpose(0, 1), words, canvas_lengths, lengths, blank, reduction="none", zero_infinity=True
+class _Said(torch.autograd.Function):
+    """(B, C, V) logits to those of the (B, K) words of each row, (B, C, K), and each position's log Σ exp, (B, C).
+
+    Both at once, so that the gradient is one tensor as large as the logits, and none but the logits is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        total = logits.logsumexp(-1)
+        places = words[:, None].expand(-1, logits.size(1), -1)
+        ctx.save_for_backward(logits, total, places)
+        return logits.gather(2, places), total
+
+    @staticmethod
+    def backward(ctx: Any, of_said: Tensor, of_total: Tensor) -> tuple[Tensor, None]:
+        logits, total, places = ctx.saved_tensors
+        gradient = (logits - total[..., None]).exp_().mul_(of_total[..., None])
+        return gradient.scatter_add_(2, places, of_said), None
+
+
+def minus_log_likelihood(logits: Tensor, words: Tensor, lengths: Tensor, canvas_lengths: Tensor, blank: int) -> Tensor:
+    """−log Σ_alignments Π p in nats, (B,), of (B, C, V) logits; 0, and without a gradient, where the canvas is too
+    short (``least_canvas``).
+
+    An alignment says nothing but the row's words and the blank. So the sum is over these T + 1 alone, as if there were
+    nothing else to say, and what their share of all probability is at each position is added: the vocabulary, hundreds
+    of times as large, is read once. Float32 at least.
+    """
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    some, total = _Said.apply(logits, F.pad(words, (1, 0), value=blank))  # type: ignore[no-untyped-call]
+    place = (words[:, :, None] == words[:, None]).to(torch.uint8).argmax(2) + 1  # equal words are one label
+    among = F.ctc_loss(
+        some.log_softmax(-1).transpose(0, 1), place, canvas_lengths, lengths, 0, reduction="none", zero_infinity=True
     )
+    is_canvas = torch.arange(logits.size(1), device=logits.device) < canvas_lengths[:, None]
+    share = (total - some.logsumexp(-1)).masked_fill(~is_canvas, 0.0).sum(1)
+    return among + share.masked_fill(least_canvas(words, lengths) > canvas_lengths, 0.0)
 
 
 def states(words: Tensor, blank: int) -> Tensor:
