@@ -178,7 +178,7 @@ do_speed() {
   MADE=()
   untrained_models base ar 12-1 6-1 6-6
   for method in "${PASSES_OF[@]}"; do untrained_models base "$method" 6-6 6-1; done
-  for n in 6-6 6-1; do clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" "eager int8" --sentences 12; done
+  for n in 6-6 6-1; do clock_by "speed.base-$n" clock_families base "12-1 6-1 6-6" "$n" "eager int8${BFLOAT16:+ bf16}" --sentences 12; done
   if [[ " ${PASSES_OF[*]} " == *" mask_predict "* ]]; then clock_mask_predict; fi
   if [[ " ${PASSES_OF[*]} " == *" ctc "* ]]; then
     MADE=()
