@@ -21,16 +21,15 @@ read -ra METHODS <<<"${METHODS:-all}"
 AT_ONCE=${AT_ONCE:-$((GPUS > 0 ? 1 : 2))} # trainings
 
 # What of a command depends on the devices: $DEVICE of any program, $FLOAT of trainings, $HALF of distillation (fairseq-generate
-# knows no bfloat16), $AUTOCAST of those trainings that gain by bfloat16, on a CPU that multiplies it itself.
+# knows no bfloat16); $BFLOAT16 where a CPU multiplies it itself.
 BFLOAT16=$(grep -woEm1 'avx512_bf16|amx_bf16|bf16' /proc/cpuinfo 2>/dev/null || true)
 devices() {
-  DEVICE=(--cpu) FLOAT=() HALF=() AUTOCAST=(--cpu-autocast)
+  DEVICE=(--cpu) FLOAT=() HALF=()
   case ${PRECISION:=fp16} in
     fp16 | bf16) if ((GPUS > 0)); then FLOAT=("--$PRECISION") HALF=(--fp16); fi ;;
     fp32) ;;
     *) fail "PRECISION is fp16, bf16 or fp32, not $PRECISION" ;;
   esac
-  if [[ $GPUS != 0 || -z $BFLOAT16 ]]; then AUTOCAST=(); fi
   if ((GPUS > 0)); then DEVICE=(); fi
   DECODE=(--user-dir "$PLUGIN" --task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET")
 }

@@ -448,8 +448,7 @@ def test_ways_of_students_are_measured_under_every_engine_and_starts_are_what_th
     trainings = {Path(option(each, "--save-dir")).name: each for each in commands if each[0] == "fairseq-train"}
     frozen = {name for name, command in trainings.items() if "--freeze" in command}
     assert frozen == {"latent_transformer-frozen-1"} and len(trainings) == 8
-    has_bfloat16 = re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", Path("/proc/cpuinfo").read_text()) is not None
-    assert ("--cpu-autocast" in trainings["latent_transformer-warm-1"]) is has_bfloat16
+    assert not [name for name, command in trainings.items() if "--cpu-autocast" in command], "depends on the processor"
 
 
 def test_released_students_are_taken_unless_they_are_to_be_trained(release: Path, tmp_path: Path) -> None:

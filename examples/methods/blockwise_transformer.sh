@@ -11,7 +11,7 @@ case $CORPUS in
     DATASETS=(raw distilled)
     lasts 1024 8000
     if [[ -z $VARIANT ]]; then for heads in 4 8; do timed "k$heads" --block-size "$heads" "${FORCED[@]}"; done; fi
-    FLAGS+=("${AUTOCAST[@]}" --dropout 0.1 --lr 5e-4 "${FALLING[@]}" "$UPDATES" --label-smoothing 0.1)
+    FLAGS+=(--dropout 0.1 --lr 5e-4 "${FALLING[@]}" "$UPDATES" --label-smoothing 0.1)
     ;;
   *)
     DATASETS=(raw distilled)

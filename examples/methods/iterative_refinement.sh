@@ -10,7 +10,7 @@ case $CORPUS in
     ;;
   multi30k)
     lasts 1024 5000
-    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" "$UPDATES" "${AUTOCAST[@]}" --eval-bleu-args '{"iter_decode_max_iter": 4}')
+    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" "$UPDATES" --eval-bleu-args '{"iter_decode_max_iter": 4}')
     for passes in 1 2 5 10; do way "k$passes" --iter-decode-max-iter $((passes - 1)) --stop-rule none; done
     # At most 20 passes: until two say the same, or until a later one of the last six has the words of the oldest (a window
     # chosen on the valid set).

@@ -12,7 +12,7 @@ case $CORPUS in
   multi30k) # from points near the prior's mean: of so few updates those from afar would take most
     lasts 1024 5000
     WEIGHTS=() SEEDS=(2 3) # score and energy are close
-    FLAGS+=("${AUTOCAST[@]}" --dropout 0.1 --start-noise 0.3 --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 300
+    FLAGS+=(--dropout 0.1 --start-noise 0.3 --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 300
       --total-num-update 5000 --rollout-start 2500)
     way "$kind" --iter-decode-max-iter 1
     for steps in 2 4; do way "$kind$steps" --iter-decode-max-iter "$steps"; done

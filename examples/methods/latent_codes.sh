@@ -20,7 +20,7 @@ case $CORPUS in
   multi30k)
     lasts 1024 8000
     VARIANTS=('' fsq-8x vq vq-em dvq-sliced dvq-projected semhash gumbel)
-    FLAGS=("${WARM[@]}" "${AUTOCAST[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" "$UPDATES" --label-smoothing 0)
+    FLAGS=("${WARM[@]}" --dropout 0.1 --lr 2e-3 "${FALLING[@]}" "$UPDATES" --label-smoothing 0)
     ;;
   *)
     VARIANTS=('' vq vq-em dvq-sliced dvq-projected semhash gumbel)

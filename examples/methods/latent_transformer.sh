@@ -11,7 +11,7 @@ case $CORPUS in
     ;;
   multi30k)
     lasts 1024 8000
-    fixed=(--stop-rule none) gaussian+=(--dropout 0.1 "${AUTOCAST[@]}")
+    fixed=(--stop-rule none) gaussian+=(--dropout 0.1)
     FLAGS=("${WARM[@]}" "${gaussian[@]}" --lr 2e-3 "${FALLING[@]}" "$UPDATES" --budget-anneal-start $((UPDATES / 2))
       --budget-anneal-end "$UPDATES")
     ;;

@@ -73,8 +73,8 @@ def test_the_words_are_those_of_the_most_probable_symbols(kind: str) -> None:
 @EVERY_KIND
 @pytest.mark.parametrize("options", [{}, SEARCH], ids=["best", "beam"])
 def test_no_hypothesis_depends_on_its_batch(kind: str, options: dict[str, Any]) -> None:
-    """CTC-9: alone, among longer ones, padded on either side. In double precision: two beginnings of an untrained model may
-    be 1e-6 nats apart, which is what single precision rounds by, and a beam keeps one of them."""
+    """CTC-9: alone, among longer ones, padded on either side. In double precision: two beginnings of an untrained model
+    may be 1e-6 nats apart, which is what single precision rounds by, and a beam keeps one of them."""
     tiny.decode_in_any_batch(model_of(kind).double(), SOURCES, **options)
 
 
