@@ -11,8 +11,6 @@ HERE=${HERE#"$ROOT"/} OUT=${OUT#"$ROOT"/} PLUGIN=nar_plugin
 export PATH="$ROOT/.venv/bin:$PATH"
 # One thread a process: on few cores several threads a process are many times slower.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-# glibc keeps what is let go: else each large tensor is asked of the kernel anew, page by page, a third of an update's time.
-export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 # Several machines that share a file system: how many, and which of them this is, from 0 on.
 MACHINES=${MACHINES:-1} MACHINE=${MACHINE:-0}
 

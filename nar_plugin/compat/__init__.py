@@ -51,7 +51,7 @@ from .engines import (
     seconds_of_compiling,
 )
 from .flags import decode_flags, registered_model, with_new_options
-from .programs import end_like_cat, is_decoder
+from .programs import end_like_cat, is_decoder, is_program
 from .streams import tolerate_bad_text
 from .texts import STATE as TEXT
 from .texts import digest
@@ -71,6 +71,7 @@ __all__ = [
     "expect_many_shapes",
     "has_bfloat16",
     "is_decoder",
+    "is_program",
     "is_resumed",
     "keep_freed_memory",
     "last_read",

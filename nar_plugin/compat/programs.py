@@ -10,7 +10,7 @@ import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging.meters import StopwatchMeter
@@ -22,6 +22,7 @@ from . import checkpoints
 
 TASK = "translation_nar"
 DECODERS = ("generate", "interactive")
+PROGRAMS = ("train", "validate", *DECODERS)
 HALVES = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16", "amp")
 NOT_ANSWERED = ("print_step", "retain_iter_history", "prefix_size", "score_reference")
 """Decode flags that fairseq-interactive takes and never looks at."""
@@ -30,8 +31,13 @@ Hook = Callable[..., Any]
 
 def is_decoder() -> bool:
     """Whether this process is one of the host's programs that decode, and not somebody's Python."""
+    return is_program(DECODERS)
+
+
+def is_program(names: Sequence[str] = PROGRAMS) -> bool:
+    """Whether this process is one of the host's programs of these names, and not somebody's Python."""
     program = Path(sys.argv[0]).name.removeprefix("fairseq-").removesuffix(".py")
-    return program in DECODERS and host_module(program) is not None
+    return program in names and host_module(program) is not None
 
 
 def host_module(name: str) -> Any:

@@ -109,6 +109,8 @@ class TranslationNarTask(TranslationTask):
     @classmethod
     def setup_task(cls, cfg: TranslationNarConfig, **kwargs: Any) -> "TranslationNarTask":
         compat.tolerate_bad_text()
+        if compat.is_program():
+            compat.keep_freed_memory()
         if not cfg.data:
             raise UsageError("--task translation_nar needs the folder that fairseq-preprocess wrote")
         try:
@@ -238,7 +240,6 @@ class TranslationNarTask(TranslationTask):
     ) -> Any:
         if compat.is_decoder():
             compat.end_like_cat()
-            compat.keep_freed_memory()
         if getattr(args, "sacrebleu", False):
             raise UsageError(
                 "--sacrebleu has no effect in this release of fairseq: leave it out, take --scoring sacrebleu"

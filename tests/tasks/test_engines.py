@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from nar_plugin.methods import int8
 from nar_plugin.methods.contract import UsageError
 from nar_plugin.methods.options import about_of
 from nar_plugin.tasks import engines
+from nar_plugin.tasks.translation_nar import TranslationNarConfig, TranslationNarTask
 from tests import tiny
 
 MODELS: list[tuple[str, dict[str, Any]]] = [
@@ -143,6 +145,18 @@ def test_memory_that_was_freed_serves_the_next_pass() -> None:
     said = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
     before, after = map(int, said.split()[-2:])
     assert before > 100 and after < before / 10
+
+
+@pytest.mark.parametrize(("program", "keeps"), [("train", True), ("generate", True), ("nobody", False)])
+def test_the_hosts_programs_keep_their_memory(program: str, keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And somebody's Python, whose memory is not ours, does not."""
+    calls: list[bool] = []
+    monkeypatch.setattr(compat, "keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr(sys, "argv", [f"/bin/fairseq-{program}"])
+    monkeypatch.setitem(sys.modules, f"fairseq_cli.{program}", ModuleType(program))
+    with pytest.raises(UsageError):
+        TranslationNarTask.setup_task(TranslationNarConfig(data=""))
+    assert bool(calls) is keeps
 
 
 def test_what_compiling_takes_is_known() -> None:
