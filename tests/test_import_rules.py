@@ -25,8 +25,8 @@ EVERYWHERE = {"torch"} | CONTRACT
 SHARED_METHODS = {
     f"{PACKAGE}.methods.{name}"
     for name in (
-        *("alignments", "autoregressive", "cache", "drafters", "drafts", "gaussian", "glancing", "lengths", "noise"),
-        *("prediction", "speculative", "verification"),
+        *("alignments", "autoregressive", "cache", "deduplication", "drafters", "drafts", "gaussian", "glancing", "lengths"),
+        *("noise", "prediction", "speculative", "verification"),
         *("quantizers", "schedules", "transformer"),
     )
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import compat
 from ..methods import lengths as length_classes
-from ..methods import noise, prediction, transformer
+from ..methods import deduplication, noise, prediction, transformer
 from ..methods.contract import NetInput, Pass, Shortlist, UsageError
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Term
@@ -251,6 +251,18 @@ class DecodingModel(BaseFairseqModel):
         scores, places = prediction.greatest(self.log_probs(logits, shortlist))
         return self.words_at(places, shortlist), scores
 
+    def chosen(
+        self, logits: Tensor, is_token: Tensor, shortlist: Optional[Shortlist], penalty: Optional[float]
+    ) -> Tuple[Tensor, Tensor]:
+        """As ``best``; where two equal words in a row cost a ``penalty``, the most probable ones together, of the
+        positions where (R, T) ``is_token`` is True."""
+        if penalty is None:
+            return self.best(logits, shortlist)
+        scores, places = prediction.greatest_few(self.log_probs(logits, shortlist), deduplication.CHOICES)
+        return deduplication.together(
+            self.words_at(places, shortlist), scores, is_token, penalty, self.symbols.eos
+        )
+
     def log_probs(self, logits: Tensor, shortlist: Optional[Shortlist]) -> Tensor:
         """Log-probabilities in nats of words that may be given, −∞ for others; float32 logits are overwritten."""
         return prediction.log_probs_of(logits, self.banned if shortlist is None else ())
@@ -260,10 +272,14 @@ class DecodingModel(BaseFairseqModel):
         return places if shortlist is None else shortlist.words[places]
 
     def most_probable(
-        self, logits: Tensor, is_token: Tensor, shortlist: Optional[Shortlist] = None
+        self,
+        logits: Tensor,
+        is_token: Tensor,
+        shortlist: Optional[Shortlist] = None,
+        penalty: Optional[float] = None,
     ) -> Tuple[Tensor, Tensor]:
-        """As ``best``, padded where (R, T) ``is_token`` is False."""
-        tokens, scores = self.best(logits, shortlist)
+        """As ``chosen``, padded where (R, T) ``is_token`` is False."""
+        tokens, scores = self.chosen(logits, is_token, shortlist, penalty)
         return tokens.masked_fill(~is_token, self.symbols.pad), scores.masked_fill(~is_token, 0.0)
 
     def target_log_probs(self, logits: Tensor, target: Tensor, is_token: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ has an end anyway.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, List, Optional, Tuple
+from typing import ClassVar, List, Mapping, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,7 @@ class CtcConfig(base.GlancingConfig, base.VaswaniConfig):
 @dataclass(frozen=True, kw_only=True)
 class CtcOptions(options.Candidates, options.Vocabulary, options.PrefixBeam, options.History):
     own_norm: ClassVar[str] = "sum"
+    lacking: ClassVar[Mapping[str, str]] = {"deduplicate": "on whose canvas equal neighbours are one word"}
 
 
 @dataclass(frozen=True, kw_only=True)

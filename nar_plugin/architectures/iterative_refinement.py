@@ -86,7 +86,12 @@ class IterativeRefinementConfig(base.VaswaniConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeRefinementOptions(
-    options.Candidates, options.Vocabulary, options.Lengths, options.Samples, options.Stopping
+    options.Candidates,
+    options.Vocabulary,
+    options.Deduplication,
+    options.Lengths,
+    options.Samples,
+    options.Stopping,
 ):
     iterations: int = options.own(options.Refinement, "iterations", 4)
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
@@ -300,7 +305,9 @@ class IterativeRefinementModel(base.DecodingModel):
         is_token, mask = length_classes.canvas(proposals.lengths)
         hidden = self.first_pass(encoded, proposals.lengths, mask, is_token.size(1))
         hidden = hidden[:, None].expand(-1, 1 + proposals.samples, -1, -1)
-        tokens, scores, words = self.predicted(hidden, is_token, proposals.keys, 0, encoded.shortlist)
+        tokens, scores, words = self.predicted(
+            hidden, is_token, proposals.keys, 0, encoded.shortlist, encoded.penalty
+        )
         return IterativeRefinementState(
             tokens=tokens,
             scores=scores,
@@ -320,7 +327,10 @@ class IterativeRefinementModel(base.DecodingModel):
             encoded, mask = encoded.select(rows), None if mask is None else mask[rows]
         hidden = self.next_pass(encoded, state.words.flatten(0, 1), state.hidden.flatten(0, 1), mask)
         hidden = hidden.unflatten(0, (-1, runs))
-        tokens, scores, words = self.predicted(hidden, state.is_token, state.keys, step, state.encoded.shortlist)
+        known = state.encoded
+        tokens, scores, words = self.predicted(
+            hidden, state.is_token, state.keys, step, known.shortlist, known.penalty
+        )
         return replace(state, tokens=tokens, scores=scores, words=words, hidden=hidden)
 
     def predicted(
@@ -330,21 +340,29 @@ class IterativeRefinementModel(base.DecodingModel):
         keys: Optional[Tensor],
         step: int,
         shortlist: Optional[Shortlist] = None,
+        penalty: Optional[float] = None,
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """From (R, N, T, D) states: the tokens, scores and words of the state after ``step`` refinements."""
         logits = self.project(hidden, shortlist, step)
         if keys is None:
-            tokens, scores = self.most_probable(logits[:, 0], is_token, shortlist)
+            tokens, scores = self.most_probable(logits[:, 0], is_token, shortlist, penalty)
             return tokens, scores, tokens[:, None]
-        tokens, scores = self.most_probable(prediction.mean_log_probs(logits), is_token, shortlist)
-        words = self.read_next(logits, noise.fold(keys, step), shortlist)
+        tokens, scores = self.most_probable(prediction.mean_log_probs(logits), is_token, shortlist, penalty)
+        words = self.read_next(logits, is_token, noise.fold(keys, step), shortlist, penalty)
         return tokens, scores, words.masked_fill(~is_token[:, None], self.symbols.pad)
 
-    def read_next(self, logits: Tensor, keys: Tensor, shortlist: Optional[Shortlist]) -> Tensor:
+    def read_next(
+        self,
+        logits: Tensor,
+        is_token: Tensor,
+        keys: Tensor,
+        shortlist: Optional[Shortlist],
+        penalty: Optional[float],
+    ) -> Tensor:
         """(R, N, T) words of (R, N, T, V) logits, or of a shortlist's: the first run's most probable ones, samples of
         each other's."""
         rows, runs, width, _ = logits.shape
-        best, _ = self.best(logits[:, 0], shortlist)
+        best, _ = self.chosen(logits[:, 0], is_token, shortlist, penalty)
         draws = noise.uniform(noise.candidate_keys(keys, runs - 1), width).view(rows, runs - 1, width)
         return torch.cat([best[:, None], self.drawn(logits[:, 1:], draws, shortlist)], 1)
 

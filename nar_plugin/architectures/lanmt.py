@@ -43,7 +43,9 @@ class LanmtConfig(base.GaussianConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanmtOptions(options.Candidates, options.Vocabulary, options.GoldLength, options.LatentSearch):
+class LanmtOptions(
+    options.Candidates, options.Vocabulary, options.Deduplication, options.GoldLength, options.LatentSearch
+):
     iterations: int = options.own(options.Refinement, "iterations", 1)
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
     decode_sample_noise: float = options.own(options.LatentSearch, "decode_sample_noise", 0.5)
@@ -217,7 +219,7 @@ class LanmtModel(base.GaussianModel):
             lengths = length_classes.of_offsets(classes, sizes, *bounds)
         is_token, mask = length_classes.canvas(lengths)
         logits = self.project(self.decode(encoded, lifted, lengths, is_token, mask)[:, 1:], encoded.shortlist)
-        tokens, scores = self.most_probable(logits, is_token[:, 1:], encoded.shortlist)
+        tokens, scores = self.most_probable(logits, is_token[:, 1:], encoded.shortlist, encoded.penalty)
         return LanmtState(tokens=tokens, scores=scores, latents=latents, mask=mask, asked=asked, encoded=encoded)
 
     def latents(self, state: LanmtState) -> Tensor:

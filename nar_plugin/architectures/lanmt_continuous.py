@@ -41,7 +41,9 @@ class LanmtContinuousConfig(base.GaussianConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanmtContinuousOptions(options.Candidates, options.Vocabulary, options.Lengths, options.LatentSearch):
+class LanmtContinuousOptions(
+    options.Candidates, options.Vocabulary, options.Deduplication, options.Lengths, options.LatentSearch
+):
     iterations: int = options.own(options.Refinement, "iterations", 1)
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
     latent_inference: str = options.own(options.LatentSearch, "latent_inference", "delta", ("delta", "mean"))
@@ -203,7 +205,7 @@ class LanmtContinuousModel(base.GaussianModel):
         """The state with the most probable token at each position: one decoder pass, one projection."""
         shortlist = state.encoded.shortlist
         logits = self.project(self.decode(state.encoded, state.latents, state.mask), shortlist)
-        tokens, scores = self.most_probable(logits, state.is_token, shortlist)
+        tokens, scores = self.most_probable(logits, state.is_token, shortlist, state.encoded.penalty)
         return replace(state, tokens=tokens, scores=scores)
 
     def start(self, encoded: ContinuousEncoded, proposals: ContinuousProposals) -> ContinuousState:

@@ -55,7 +55,9 @@ class LanmtRefinerConfig(FairseqDataclass):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions(options.Candidates, options.Vocabulary, options.Lengths, options.LatentSteps):
+class ScoreOptions(
+    options.Candidates, options.Vocabulary, options.Deduplication, options.Lengths, options.LatentSteps
+):
     iterations: int = options.own(options.Refinement, "iterations", 1)
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
     latent_inference: str = options.own(options.LatentSearch, "latent_inference", "score", ("score", "delta", "mean"))
@@ -192,7 +194,8 @@ class LanmtRefinerModel(base.BuiltOn, base.DecodingModel):
 
     def start(self, encoded: RefinerEncoded, proposals: RefinerProposals) -> RefinerState:
         """Where the network begins, not decoded; or what the latent model decodes first."""
-        latent = self.latent.proposed(replace(encoded.latent, shortlist=encoded.shortlist), proposals.latent)
+        known = replace(encoded.latent, shortlist=encoded.shortlist, penalty=encoded.penalty)
+        latent = self.latent.proposed(known, proposals.latent)
         if proposals.inference == str(self.cfg.refiner):
             return RefinerState(latent=latent, memory=encoded.memory, step_size=proposals.step_size)
         latent = self.latent.decoded(latent)

@@ -142,7 +142,7 @@ def idle_options(cfg: LatentTransformerConfig) -> Dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentTransformerOptions(options.Candidates, options.Vocabulary, options.Codes):
+class LatentTransformerOptions(options.Candidates, options.Vocabulary, options.Deduplication, options.Codes):
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
 
 
@@ -528,10 +528,11 @@ class LatentTransformerModel(base.DecodingModel):
         is_token, _ = length_classes.canvas(lengths)
         states = self.decode(encoded, self.run("embed", codes), is_latent, is_token.size(1))
         logits = self.project(states[:, : is_token.size(1)], encoded.shortlist)
-        tokens, scores = self.most_probable(logits, is_token, encoded.shortlist)
+        if is_cut and encoded.penalty is not None:  # what will be cut off has no say in what stands before it
+            is_token = is_token & ~self.is_after_end(self.best(logits.clone(), encoded.shortlist)[0])
+        tokens, scores = self.most_probable(logits, is_token, encoded.shortlist, encoded.penalty)
         if is_cut:
-            is_end = tokens == self.symbols.eos
-            is_after = (is_end.cumsum(1) - is_end.long()) > 0
+            is_after = self.is_after_end(tokens)
             tokens, scores = tokens.masked_fill(is_after, self.symbols.pad), scores.masked_fill(is_after, 0.0)
         return LatentTransformerState(
             tokens=tokens,
@@ -542,6 +543,11 @@ class LatentTransformerModel(base.DecodingModel):
             is_cut=is_cut,
             encoded=encoded,
         )
+
+    def is_after_end(self, tokens: Tensor) -> Tensor:
+        """(R, T) True behind the first ``</s>``."""
+        is_end = tokens == self.symbols.eos
+        return (is_end.cumsum(1) - is_end.long()) > 0
 
     def finish(self, state: LatentTransformerState) -> Finished:
         """``extra`` is the log-probability of the codes that were proposed."""

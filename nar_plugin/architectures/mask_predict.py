@@ -44,8 +44,15 @@ class MaskPredictConfig(base.GlancingConfig, base.TransformerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskPredictOptions(options.Candidates, options.Vocabulary, options.Lengths, options.Unmasking):
+class MaskPredictOptions(
+    options.Candidates, options.Vocabulary, options.Deduplication, options.Lengths, options.Unmasking
+):
     iterations: int = options.own(options.Refinement, "iterations", 9)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.deduplicate and self.steps:
+            raise UsageError("--deduplicate: one pass alone says all words at once here (--iter-decode-max-iter 0)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +182,11 @@ class MaskPredictModel(base.DecodingModel):
         is_token, mask = length_classes.canvas(proposals.lengths)
         tokens = proposals.lengths.new_full(is_token.shape, self.symbols.mask).masked_fill(~is_token, self.symbols.pad)
         plan, states = proposals.plan, self.decode(encoded, tokens, mask)
-        tokens, scores, evidence = self.predict(states, plan, encoded.shortlist)
+        if encoded.penalty is None:
+            tokens, scores, evidence = self.predict(states, plan, encoded.shortlist)
+        else:  # there is no further pass, for which evidence would be
+            logits, evidence = self.project(states, encoded.shortlist), None
+            tokens, scores = self.chosen(logits, is_token, encoded.shortlist, encoded.penalty)
         state = MaskPredictState(
             tokens=tokens.masked_fill(~is_token, self.symbols.pad),
             encoded=encoded,

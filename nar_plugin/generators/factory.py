@@ -72,6 +72,8 @@ def options_of(model: AnyModel, args: Any, cfg: Any, host_flags: Mapping[str, An
     that it does not take. ``--beam`` is so common in recipes that it only warns.
     """
     kind, flags = model.decode_options, given(args, cfg, host_flags)
+    for name, why in kind.lacking.items():
+        refuse(flags, {name}, f"on --arch {model.name}, {why}")
     refuse(flags, set(flags) - set(about_of(kind)), f"on --arch {model.name}")
     if getattr(args, "beam", 5) not in (1, 5):
         if issubclass(kind, Verified):

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..methods import noise
 from ..methods.contract import AnyModel, Encoded, Finished, Proposals, Request, State, UsageError
-from ..methods.options import Candidates, GoldLength, History, Options, Stopping, Verified
+from ..methods.options import Candidates, Deduplication, GoldLength, History, Options, Stopping, Verified
 from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols, collapsed
 from . import oracle
@@ -138,11 +138,10 @@ class RefinementGenerator:
         return hypotheses
 
     def encoded(self, net_input: dict[str, Tensor]) -> Encoded:
-        """The sources, and the words that each may get."""
+        """The sources, the words that each may get, and what it costs to say one twice."""
         encoded: Encoded = self.model.encode(net_input)
-        if self.lexicon is None:
-            return encoded
-        return replace(encoded, shortlist=self.lexicon.shortlist(net_input["src_tokens"]))
+        shortlist = None if self.lexicon is None else self.lexicon.shortlist(net_input["src_tokens"])
+        return replace(encoded, shortlist=shortlist, penalty=self.options.part(Deduplication).penalty)
 
     def gold_lengths(self, sample: dict[str, Any]) -> Tensor | None:
         if not self.options.part(GoldLength).gold_target_len:

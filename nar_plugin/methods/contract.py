@@ -107,12 +107,15 @@ class Encoded(Rows):
 
     ``keys``: (B,) int64 hashes of the source alone, from which a decode draws its noise (``methods.noise``).
     ``is_empty``: (B,) True where there is nothing to translate. ``shortlist``: the words that a decode may give, None
-    where it may give all. The loop sets it; a model whose options have it (``options.Vocabulary``) heeds it.
+    where it may give all; ``penalty``: what two equal words in a row cost, in nats, None where words are chosen each by
+    itself. The loop sets both; a model whose options have them (``options.Vocabulary``, ``options.Deduplication``)
+    heeds them.
     """
 
     keys: Tensor
     is_empty: Tensor
     shortlist: Shortlist | None = None
+    penalty: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,9 @@ class Options:
         """By option, how many proposals a sentence it asks for; they multiply."""
         return {}
 
+    lacking: ClassVar[Mapping[str, str]] = {}
+    """Why a model has no use for an option that others have, where that is to be said."""
+
     @property
     def candidates(self) -> int:
         """Proposals a sentence."""
@@ -234,6 +237,28 @@ class Vocabulary(Options):
     shortlist: str | None = option(
         None, "file of nar align: a sentence gets only words that its source's words have there, which is faster"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deduplication(Options):
+    """For models of which a pass says all words of a target, each at its own position (``methods.deduplication``)."""
+
+    deduplicate: bool = option(
+        False, "the words of a pass that are the most probable together where no two in a row are equal"
+    )
+    duplicate_penalty: float | None = option(
+        None, "two in a row may be equal, for so many nats (default: they may not)", least=0
+    )
+
+    @property
+    def penalty(self) -> float | None:
+        """What two equal words in a row cost in nats; None: nothing, and nobody looks at them."""
+        cost = math.inf if self.duplicate_penalty is None else self.duplicate_penalty
+        return cost if self.deduplicate else None
+
+    def ineffective(self) -> dict[str, str]:
+        found = super().ineffective()
+        return found if self.deduplicate else {**found, "duplicate_penalty": "without --deduplicate"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -543,7 +568,7 @@ class DraftedSentences(Drafted, Refinement):
 
 
 GROUPS: tuple[type[Options], ...] = (
-    *(Candidates, Vocabulary, Lengths, Refinement, Unmasking, Stopping, LatentSteps),
+    *(Candidates, Vocabulary, Deduplication, Lengths, Refinement, Unmasking, Stopping, LatentSteps),
     *(Codes, Heads, DraftedSteps, DraftedSentences),
 )
 """All groups: every option is in one of them, or in a base of one."""

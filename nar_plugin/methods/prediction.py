@@ -44,6 +44,18 @@ def greatest(x: Tensor) -> tuple[Tensor, Tensor]:
     return best, first[..., 0] + place
 
 
+def greatest_few(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` greatest of (…, V), falling, and their places: (…, count) each. Of equals the first, so that those
+    of ``greatest`` come first. ``x`` is overwritten."""
+    found = []
+    for _ in range(count):
+        best, place = greatest(x)
+        found.append((best, place))
+        x.scatter_(-1, place[..., None], -torch.inf)
+    best, places = (torch.stack(parts, -1) for parts in zip(*found, strict=True))
+    return best, places
+
+
 def sampled(logits: Tensor, draw: Tensor) -> Tensor:
     """Ids drawn from the softmax of (…, V) logits by a number each in [0, 1), (…): the inverse of the cumulated
     probabilities, so that one number decides, whatever the batch."""

@@ -37,9 +37,10 @@ DECODES = {
         ("--stop-rule", "jaccard", "--stop-window", 5),
         ("--stop-rule", "oracle", "--iter-decode-max-iter", 4),
         ("--decode-samples", 2, "--iter-decode-with-beam", 3, "--collapse-repeats"),
+        ("--iter-decode-max-iter", 1, "--deduplicate"),
     ],
     "lanmt_continuous": [
-        ("--latent-inference", "mean"),
+        ("--latent-inference", "mean", "--deduplicate", "--duplicate-penalty", 0.5),
         ("--decode-samples", 2, "--iter-decode-with-beam", 2, "--iter-decode-max-iter", 1),
     ],
     "lanmt_refiner": [
@@ -53,6 +54,7 @@ DECODES = {
     ],
     "mask_predict": [
         ("--collapse-repeats",),
+        ("--iter-decode-max-iter", 0, "--deduplicate", "--iter-decode-with-beam", 2),
         ("--iter-decode-with-beam", 3),
         ("--unmask", "cosine", "--iter-decode-max-iter", 3),
         ("--unmask", "threshold", "--unmask-threshold", 0.6),

@@ -75,6 +75,22 @@ def test_a_cpu_refuses_half_precision_and_processes_that_fairseq_starts(model: T
     complains(program("fairseq-train", *words, "--distributed-world-size", 2), "--distributed-world-size 2", "torchrun")
 
 
+def test_words_are_deduplicated_or_the_line_says_why_not(data: Path, student: Path, tmp_path: Path) -> None:
+    """ODD-7: by fairseq-generate."""
+    words = ("fairseq-generate", data, *TASK, "--path", student)
+    complains(program(*words, "--deduplicate"), "--deduplicate", "--iter-decode-max-iter 0")
+    one_pass = (*words, "--iter-decode-max-iter", 0)
+    complains(program(*one_pass, "--duplicate-penalty", 1), "--duplicate-penalty", "--deduplicate")
+    complains(program(*one_pass, "--deduplicate", "--duplicate-penalty", -1), "--duplicate-penalty -1", "0 or more")
+    plain, found = (tagged(succeed(*one_pass, *flags), "H") for flags in ((), ("--deduplicate",)))
+    repeated = [sum(map(str.__eq__, text.split(), text.split()[1:])) for _, (_, text) in (*plain, *found)]
+    assert sum(repeated[: len(plain)]) > 0 == sum(repeated[len(plain) :])
+    ctc = ("--arch", "ctc_tiny", "--criterion", "alignment", *LIMITS, *ADAM, "--max-tokens", 500, "--max-update", 1)
+    succeed("fairseq-train", data, *TASK, *ctc, "--disable-validation", "--save-dir", tmp_path)
+    alignment = program(*words[:-1], tmp_path / "checkpoint_last.pt", "--deduplicate")
+    complains(alignment, "--deduplicate", "--arch ctc_tiny", "equal neighbours")
+
+
 def test_a_line_that_is_said_of_a_flag_ends_a_real_process_with_status_one(data: Path, student: Path) -> None:
     outcome = console([script("fairseq-interactive"), data, *TASK, "--path", student, "--print-step"], stdin=b"bana\n")
     complains(outcome, "--print-step")

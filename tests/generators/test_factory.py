@@ -35,6 +35,7 @@ OTHER_VALUES = {
     "unmask": "cosine",
     "unmask_threshold": 0.5,
     "max_candidate_tokens": 100,
+    "duplicate_penalty": 1.5,
     "decode_sample_noise": 0.25,
     "latent_inference": "mean",
     "engine": "bf16",
@@ -95,7 +96,11 @@ def test_flags_that_mean_nothing_are_named_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(heeded(tiny_model()) - {"nbest", "lenpen", "unmask_threshold", "ngram", "ngram_weight"})
+    "name",
+    sorted(
+        heeded(tiny_model())
+        - {"nbest", "lenpen", "unmask_threshold", "ngram", "ngram_weight", "deduplicate", "duplicate_penalty"}
+    ),
 )
 def test_a_flag_that_the_model_heeds_is_taken(name: str) -> None:
     args, cfg = spoken(name)
@@ -108,8 +113,8 @@ def test_mask_predict_heeds_these_flags_and_no_others() -> None:
     of_passes = {"iter_decode_max_iter", "iter_decode_force_max_iter", "retain_iter_history", "print_step"}
     of_masks = {"unmask", "unmask_threshold"}
     others = {"max_candidate_tokens", "gold_target_len", "collapse_repeats", "score_reference"}
-    files = {"engine", "shortlist", "ngram", "ngram_weight"}
-    assert heeded(tiny_model()) == of_candidates | of_passes | of_masks | others | files
+    files, of_words = {"engine", "shortlist", "ngram", "ngram_weight"}, {"deduplicate", "duplicate_penalty"}
+    assert heeded(tiny_model()) == of_candidates | of_passes | of_masks | others | files | of_words
 
 
 def test_every_flag_that_a_model_heeds_is_known() -> None:
@@ -190,6 +195,13 @@ def test_options_reach_the_generator() -> None:
             "--iter-decode-force-max-iter: no effect on --unmask gap",
         ),
         ({"score_reference": True}, {"unmask": "gap"}, "--unmask: no effect beside --score-reference"),
+        ({}, {"deduplicate": True}, "^--deduplicate: one pass alone .*--iter-decode-max-iter 0"),
+        ({"iter_decode_max_iter": 0}, {"duplicate_penalty": 1.0}, "--duplicate-penalty: .* without --deduplicate"),
+        (
+            {"iter_decode_max_iter": 0, "score_reference": True},
+            {"deduplicate": True},
+            "--deduplicate: no effect beside --score-reference",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
@@ -198,6 +210,16 @@ def test_options_that_contradict_each_other_are_refused(
     with pytest.raises(UsageError, match=message) as raised:
         build(tiny_model(), cfg=task_options(**cfg), **args)
     assert "\n" not in str(raised.value)
+
+
+def test_alignments_may_say_a_word_twice_which_is_why_they_are_not_deduplicated() -> None:
+    """ODD-7: the line says why."""
+    with pytest.raises(UsageError) as raised:
+        build(tiny_model(arch="ctc_tiny"), cfg=task_options(deduplicate=True))
+    line = "--deduplicate: no effect on --arch ctc_tiny, on whose canvas equal neighbours are one word; leave it out"
+    assert str(raised.value) == line
+    with pytest.raises(UsageError, match="--deduplicate: no effect on --arch blockwise_transformer_tiny; leave it out"):
+        build(tiny_model(arch="blockwise_transformer_tiny"), cfg=task_options(deduplicate=True))
 
 
 LATENT = {name: tiny_model(arch=f"{name}_tiny") for name in ("latent_transformer", "lanmt_continuous", "lanmt_refiner")}

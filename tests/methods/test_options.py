@@ -173,6 +173,7 @@ LATENT = {"decode_sample_noise", "latent_inference", "latent_step_size"}
 STOPPING = {"stop_rule", "stop_window", "stop_distance"}
 REFINING = {"iterations", "is_forced", "print_step"}
 CODES = {"latent_lengths", "latent_temperature"}
+TOGETHER = {"deduplicate", "duplicate_penalty"}
 LIMITS = {"min_len", "max_len_a", "max_len_b", "unkpen", "temperature", "sampling", "sampling_topk", "sampling_topp"}
 VERIFYING = {"accept", "accept_top_k", "accept_distance", "min_block", "block_verification"}
 OF_DRAFTERS = {"drafter", "draft_length", "redraft"}
@@ -188,7 +189,7 @@ OF_DRAFTERS = {"drafter", "draft_length", "redraft"}
         ("lanmt_refiner_tiny", UNMASKING | CODES),
         ("lanmt_refiner_tiny (energy)", UNMASKING | CODES),
         ("latent_transformer_tiny (fsq)", UNMASKING | LATENT),
-        ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | CODES | {"decode_samples", "gold_target_len"}),
+        ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | CODES | TOGETHER | {"decode_samples", "gold_target_len"}),
         (
             "blockwise_transformer_tiny",
             (REFINING - {"print_step"})
@@ -196,6 +197,7 @@ OF_DRAFTERS = {"drafter", "draft_length", "redraft"}
             | UNMASKING
             | LATENT
             | CODES
+            | TOGETHER
             | {"decode_samples", "gold_target_len", "lengths", "shortlist"},
         ),
     ],
@@ -295,6 +297,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any], str]] = [
     ("stop_distance", [0.0, 0.5, 1.0], [-0.1, 1.01], "it needs a number from 0 to 1"),
     ("decode_samples", [0, 7], [-1], "it needs 0 or more"),
     ("decode_sample_noise", [0.0, 3.5], [-0.5], "it needs 0 or more"),
+    ("duplicate_penalty", [None, 0.0, 2.5], [-0.1], "it needs 0 or more"),
     ("latent_lengths", [1, 4], [0], "it needs 1 or more"),
     ("latent_temperature", [0.001, 2.0], [0.0, -1.0], "it needs 0.001 or more"),
     ("ngram_weight", [0.0, 0.3], [-0.1], "it needs 0 or more"),
@@ -568,7 +571,7 @@ ITERATIVE = IterativeRefinementModel.decode_options
     ],
 )
 def test_what_a_decode_does_not_come_to_is_named(given: options.Options, idle: set[str]) -> None:
-    assert set(given.ineffective()) == idle | {"lenpen", "ngram_weight"}
+    assert set(given.ineffective()) == idle | {"lenpen", "ngram_weight", "duplicate_penalty"}
     assert set(given.ineffective()) <= names_of(type(given)) and all(given.ineffective().values())
 
 
