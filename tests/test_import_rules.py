@@ -25,7 +25,17 @@ EVERYWHERE = {"torch"} | CONTRACT
 SHARED_METHODS = {
     f"{PACKAGE}.methods.{name}"
     for name in (
-        *("alignments", "autoregressive", "cache", "deduplication", "drafters", "drafts", "gaussian", "glancing", "lengths"),
+        *(
+            "alignments",
+            "autoregressive",
+            "cache",
+            "deduplication",
+            "drafters",
+            "drafts",
+            "gaussian",
+            "glancing",
+            "lengths",
+        ),
         *("noise", "prediction", "speculative", "verification"),
         *("quantizers", "schedules", "transformer"),
     )

@@ -20,6 +20,7 @@ from nar_plugin.methods import (
     blockwise_transformer,
     cache,
     ctc,
+    deduplication,
     drafters,
     drafts,
     gaussian,
@@ -57,6 +58,7 @@ from tests.methods import test_alignments as sums
 from tests.methods import test_autoregressive as searches
 from tests.methods import test_cache as caches
 from tests.methods import test_ctc_glimpse as glimpses
+from tests.methods import test_deduplication as together
 from tests.methods import test_drafts as lookups
 from tests.methods import test_gaussian as gaussians
 from tests.methods import test_iterative_refinement_corruption as corruption
@@ -79,7 +81,7 @@ MODULES = (
     *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner, latent_transformer),
     *(autoregressive, quantizers, schedules),
     *(blockwise_transformer, drafters, drafts, speculative, verification),
-    *(cache, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
+    *(cache, deduplication, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
 )
 SOURCES = {module: inspect.getsource(module) for module in MODULES}
 
@@ -168,6 +170,14 @@ def canvases() -> None:
 
 def the_future_is_hidden() -> None:
     whole_codes.test_a_causal_decoder_does_not_see_what_it_predicts("fsq")
+
+
+def residuals_are_embedded() -> None:
+    codes.test_what_is_embedded_of_codes_is_what_was_quantised("residual")
+
+
+def digits_of_codes() -> None:
+    whole_codes.test_digits_of_a_code_are_predicted_each_by_a_softmax(2)
 
 
 def codes_before() -> None:
@@ -1181,6 +1191,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
         ("arange(first, first + width)", "arange(width)", blocks.test_sinusoids_may_begin_at_a_later_position),
     ],
     "latent_transformer": [
+        (
+            "digits[..., part, :, None] + logits[..., None, :]",
+            "digits[..., part, None, :] + logits[..., :, None]",
+            digits_of_codes,
+        ),
         ("lengths + compression - 1)", "lengths + compression)", canvases),
         ("hidden_beyond(F.relu(y), is_there)", "F.relu(y)", codes_in_any_batch),
         ("x, seen = F.pad(x, (0, 0, 1, 0))[:, :-1], causal", "x, seen = x, causal", the_future_is_hidden),
@@ -1214,15 +1229,15 @@ MUTATIONS: dict[str, list[Mutation]] = {
         ("self.beta * mean_square", "self.beta * mean_square / 2", gradients_pass),
         ("weights = weights * is_sound[None, :, None]", "weights = weights * 1", no_trace_of_padding),
         ("if self.seen:\n            self.seen.pop()", "pass", statistics_of_training),
-        ("torch.ones(parts, self.each)", "1e-4 * torch.ones(parts, self.each)", codes_stay_in_use),
+        ("torch.ones(books, self.each)", "1e-4 * torch.ones(books, self.each)", codes_stay_in_use),
         (
             "is_moved = new_counts > self.EPSILON",
             "is_moved = new_counts > -1",
             codes.test_an_update_without_memory_is_the_means_of_what_was_assigned,
         ),
         (
-            "// self.places[:, None] % self.each",
-            "// self.places.flip(0)[:, None] % self.each",
+            "// self.places(book.device)[:, None] % self.each",
+            "// self.places(book.device).flip(0)[:, None] % self.each",
             codes.test_parts_are_the_nearest_of_a_product_of_codebooks,
         ),
         ("(1.2 * x.sigmoid() - 0.1)", "x.sigmoid()", codes.test_the_sigmoid_saturates),
@@ -1232,10 +1247,59 @@ MUTATIONS: dict[str, list[Mutation]] = {
             codes.test_hashing_reads_numbers_and_bits,
         ),
         ("return 1.2 - schedules", "return 1.0 - schedules", codes.test_gumbel_in_training_and_out_of_it),
-        ("-distances[0].view", "-distances[0].sqrt().view", codes.test_soft_codes_are_drawn_by_distance),
+        (
+            "-self.distances(parted)[0].view",
+            "-self.distances(parted)[0].sqrt().view",
+            codes.test_soft_codes_are_drawn_by_distance,
+        ),
+        (
+            "rest = parted if not reached else parted - reached[-1]",
+            "rest = parted",  # as in the released code
+            codes.test_codebooks_one_after_the_other_are_for_what_is_left,
+        ),
+        ("(self.residuals, -1)).sum(0)", "(self.residuals, -1))[0]", residuals_are_embedded),
+        (
+            "self.table.detach().float()",
+            "self.table.float()",
+            codes.test_a_learnt_codebook_has_a_loss_of_its_own,
+        ),
+        (
+            "square.sum((0, 2)) / (self.parts * square.size(2))",
+            "square.sum((0, 2))",
+            codes.test_a_learnt_codebook_has_a_loss_of_its_own,
+        ),
+        (
+            "self.SURENESS * best",
+            "0.0 * best",
+            codes.test_terms_for_usage_of_codes,
+        ),
+        ("/ count - means.square().sum()", "/ count", codes.test_terms_for_usage_of_codes),
         ("torch.where(counts % 2 == 0, 0.5, 0.0)", "torch.where(counts % 2 == 0, 0.0, 0.0)", all_of_the_grid),
         ("[math.prod(levels[:i]) for", "[math.prod(levels[: i + 1]) for", all_of_the_grid),
         ("end * self.updates if 0 < end < 1 else end", "end", codes.test_schedules_have_their_closed_forms),
+    ],
+    "deduplication": [
+        ("& (after != end) &", "&", together.test_the_end_may_be_said_at_several_places),
+        (
+            "total = reached + lost[:, place]",
+            "total = reached",
+            together.test_a_penalty_goes_from_nothing_to_no_repeats_at_all,
+        ),
+        (
+            "lost = (scores[..., :1].double() - scores)",
+            "lost = (scores.double() - scores[..., :1])",
+            together.test_a_penalty_goes_from_nothing_to_no_repeats_at_all,
+        ),
+        (
+            "origin.gather(1, path[-1])",
+            "origin.gather(1, path[0])",
+            together.test_a_penalty_goes_from_nothing_to_no_repeats_at_all,
+        ),
+        (
+            "x.scatter_(-1, place[..., None], -torch.inf)",
+            "pass",
+            together.test_a_penalty_goes_from_nothing_to_no_repeats_at_all,
+        ),
     ],
     "schedules": [
         ("0.01 + 0.99 * min", "0.01 + min", codes.test_schedules_have_their_closed_forms),

@@ -31,10 +31,12 @@ if [[ $CORPUS == multi30k ]]; then
   explain prior-gold --stop-rule none --iter-decode-max-iter 0 --gold-target-len
   explain delta-gold --stop-rule none "${one_step[@]}" --gold-target-len
   explain delta-collapsed --stop-rule none "${one_step[@]}" --collapse-repeats
+  explain delta-odd --stop-rule none "${one_step[@]}" --deduplicate # Sun & Yang 2020
   for steps in 0 1 4; do timed "delta$steps" --iter-decode-max-iter "$steps" --stop-rule none --gold-target-len; done
 fi
 search=("${one_step[@]}" --decode-samples 50)
 if [[ $CORPUS != multi30k ]]; then search+=(--rescore-norm sum); fi
+if [[ $CORPUS != multi30k ]]; then way delta1-odd "${one_step[@]}" --deduplicate; fi
 if [[ $CORPUS != quickstart ]]; then
   way search-own "${search[@]}"
   way search "${search[@]}" --iter-decode-with-external-reranker

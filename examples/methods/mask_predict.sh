@@ -15,6 +15,7 @@ case $CORPUS in
   quickstart)
     DATASETS=(raw distilled) BASELINE=beam5 FLAGS=("${WARM[@]}")
     for passes in 1 4; do way "t$passes" --iter-decode-max-iter $((passes - 1)); done
+    way t1-odd --iter-decode-max-iter 0 --deduplicate
     ;;
   multi30k)
     DATASETS=(raw distilled)
@@ -27,6 +28,11 @@ case $CORPUS in
     done
     # Is it the length? The reference's own, more of them, the teacher's choice among them.
     for passes in 1 4 10; do explain "t$passes-gold" --iter-decode-max-iter $((passes - 1)) --gold-target-len; done
+    # Or repeats, which one pass is full of: Sun & Yang's words without them, or all but one of them dropped.
+    for lengths in 1 2; do
+      explain "t1-l$lengths-odd" --iter-decode-max-iter 0 --iter-decode-with-beam "$lengths" --deduplicate
+      explain "t1-l$lengths-collapsed" --iter-decode-max-iter 0 --iter-decode-with-beam "$lengths" --collapse-repeats
+    done
     explain t10-l5 --iter-decode-max-iter 9 --iter-decode-with-beam 5
     explain t10-l5-rescored --iter-decode-max-iter 9 --iter-decode-with-beam 5 --iter-decode-with-external-reranker
     for passes in 1 4 10; do timed "t$passes-l1" --iter-decode-max-iter $((passes - 1)) --gold-target-len; done
@@ -36,6 +42,7 @@ case $CORPUS in
     FLAGS=(--label-smoothing 0.1 --adam-betas "(0.9, 0.999)" --adam-eps 1e-6 --weight-decay 0.01 --lr 5e-4
       --lr-scheduler inverse_sqrt --warmup-updates 10000 --warmup-init-lr 1e-7 --eval-bleu-args '{"iter_decode_max_iter": 3}')
     for passes in 1 4 10; do way "t$passes" --iter-decode-max-iter $((passes - 1)) --iter-decode-with-beam 5; done
+    way t1-odd --iter-decode-max-iter 0 --iter-decode-with-beam 5 --deduplicate
     ;;
 esac
 if [[ $DATA == distilled ]]; then way drafter --beam 1 --drafter '{model}'; fi # the teacher's greedy output, in fewer calls

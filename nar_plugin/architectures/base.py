@@ -11,8 +11,8 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from .. import compat
-from ..methods import lengths as length_classes
 from ..methods import deduplication, noise, prediction, transformer
+from ..methods import lengths as length_classes
 from ..methods.contract import NetInput, Pass, Shortlist, UsageError
 from ..methods.symbols import Symbols, right_padded
 from ..methods.terms import Term
@@ -259,9 +259,7 @@ class DecodingModel(BaseFairseqModel):
         if penalty is None:
             return self.best(logits, shortlist)
         scores, places = prediction.greatest_few(self.log_probs(logits, shortlist), deduplication.CHOICES)
-        return deduplication.together(
-            self.words_at(places, shortlist), scores, is_token, penalty, self.symbols.eos
-        )
+        return deduplication.together(self.words_at(places, shortlist), scores, is_token, penalty, self.symbols.eos)
 
     def log_probs(self, logits: Tensor, shortlist: Optional[Shortlist]) -> Tensor:
         """Log-probabilities in nats of words that may be given, −∞ for others; float32 logits are overwritten."""

@@ -305,9 +305,7 @@ class IterativeRefinementModel(base.DecodingModel):
         is_token, mask = length_classes.canvas(proposals.lengths)
         hidden = self.first_pass(encoded, proposals.lengths, mask, is_token.size(1))
         hidden = hidden[:, None].expand(-1, 1 + proposals.samples, -1, -1)
-        tokens, scores, words = self.predicted(
-            hidden, is_token, proposals.keys, 0, encoded.shortlist, encoded.penalty
-        )
+        tokens, scores, words = self.predicted(hidden, is_token, proposals.keys, 0, encoded.shortlist, encoded.penalty)
         return IterativeRefinementState(
             tokens=tokens,
             scores=scores,
@@ -328,9 +326,7 @@ class IterativeRefinementModel(base.DecodingModel):
         hidden = self.next_pass(encoded, state.words.flatten(0, 1), state.hidden.flatten(0, 1), mask)
         hidden = hidden.unflatten(0, (-1, runs))
         known = state.encoded
-        tokens, scores, words = self.predicted(
-            hidden, state.is_token, state.keys, step, known.shortlist, known.penalty
-        )
+        tokens, scores, words = self.predicted(hidden, state.is_token, state.keys, step, known.shortlist, known.penalty)
         return replace(state, tokens=tokens, scores=scores, words=words, hidden=hidden)
 
     def predicted(

@@ -55,9 +55,7 @@ class LanmtRefinerConfig(FairseqDataclass):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions(
-    options.Candidates, options.Vocabulary, options.Deduplication, options.Lengths, options.LatentSteps
-):
+class ScoreOptions(options.Candidates, options.Vocabulary, options.Deduplication, options.Lengths, options.LatentSteps):
     iterations: int = options.own(options.Refinement, "iterations", 1)
     stop_rule: str = options.own(options.Stopping, "stop_rule", "fixed-point")
     latent_inference: str = options.own(options.LatentSearch, "latent_inference", "score", ("score", "delta", "mean"))

@@ -14,7 +14,12 @@ Where the sources disagree: compressor and decompressor do not attend to the sou
 decompressed sequence one position late (``--latent-decoder-self-attn full``: each position sees all); at first the
 decoder reads the target in place of what was decompressed, as both papers say (``--latent-curriculum bypass``: it reads
 what was decompressed from latents that are no codes yet, the other way in the released code); the predictor's loss does
-not reach the compressor (``--lp-grad-to-ae``: it does, as in one of the released versions).
+not reach the compressor (``--lp-grad-to-ae``: it does, as in one of the released versions). A code is predicted by one
+softmax (``--predictor-parts``: in digits, as the released code can); there is one codebook, of moving averages
+(``--residual-codebooks``: several, as there; ``--codebook gradient``: van den Oord et al. 2017, equation 3).
+
+Roy et al.'s learning rate falls exponentially after its warm-up: fairseq's ``--lr-scheduler step --warmup-updates W
+--lr-decay λ --lr-deacy-period 1`` (so spelt), λ to the power of the updates since.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -76,6 +81,10 @@ class LatentTransformerConfig(LanmtConfig):
     attend_compress: bool = field(default=False, metadata={"help": "the compressor attends to the source"})
     attend_decompress: bool = field(default=False, metadata={"help": "the decompressor attends to the source"})
     predictor_layers: int = field(default=0, metadata={"help": "of the codes' predictor; 0: as many as the decoder's"})
+    predictor_parts: int = field(
+        default=1,
+        metadata={"help": "digits of a code that are predicted each by a softmax; 1: one softmax of all codes"},
+    )
     lp_grad_to_ae: bool = field(default=False, metadata={"help": "the predictor's loss reaches the compressor"})
     word_dropout: float = field(default=0.0, metadata={"help": "share of words hidden from the compressor in training"})
     word_shuffle: float = field(
@@ -96,10 +105,19 @@ class LatentTransformerConfig(LanmtConfig):
     hash_ramp: float = field(default=0.0, metadata={"help": "semhash: update (or share) at which half are bits"})
     gumbel_noise_ramp: float = field(default=0.0, metadata={"help": "gumbel: update (or share) of the full noise"})
     gumbel_ramp: float = field(default=0.0, metadata={"help": "gumbel: update (or share) of the last temperature"})
+    gumbel_usage: float = field(
+        default=0.0, metadata={"help": "gumbel: weight of terms that keep codes in use (released code: 1)"}
+    )
     dvq: ChoiceEnum(["sliced", "projected"]) = field(  # type: ignore[valid-type]
         default="sliced", metadata={"help": "dvq: parts are slices of a vector, or fixed random projections"}
     )
     dvq_parts: int = field(default=2, metadata={"help": "dvq: parts of a vector, each with a codebook"})
+    residual_codebooks: int = field(
+        default=1, metadata={"help": "vq, dvq: codebooks one after the other, each for what those before it left"}
+    )
+    codebook: ChoiceEnum(["averages", "gradient"]) = field(  # type: ignore[valid-type]
+        default="averages", metadata={"help": "vq, dvq: what moves codes: averages of what they stand for, or a loss"}
+    )
     vq_em: ChoiceEnum(["hard", "soft"]) = field(  # type: ignore[valid-type]
         default="hard", metadata={"help": "vq: the nearest code, or samples of near ones"}
     )
@@ -111,11 +129,12 @@ class LatentTransformerConfig(LanmtConfig):
 
 
 OF_GAUSSIAN = ("latent_size", "posterior_layers", "length_kernel")
+OF_CODEBOOKS = ("residual_codebooks", "codebook", "codebook_decay", "commitment")
 OF_KIND = {
     "semhash": ("hash_noise", "hash_ramp"),
-    "gumbel": ("gumbel_noise_ramp", "gumbel_ramp"),
-    "vq": ("vq_em", "vq_em_samples", "codebook_decay", "commitment"),
-    "dvq": ("dvq", "dvq_parts", "codebook_decay", "commitment"),
+    "gumbel": ("gumbel_noise_ramp", "gumbel_ramp", "gumbel_usage"),
+    "vq": ("vq_em", "vq_em_samples", *OF_CODEBOOKS),
+    "dvq": ("dvq", "dvq_parts", *OF_CODEBOOKS),
     "fsq": ("fsq_levels",),
 }
 ALWAYS = ("latent", "schedules", "max_update")
@@ -133,6 +152,8 @@ def idle_options(cfg: LatentTransformerConfig) -> Dict[str, str]:
         reasons |= {name: f"with --latent {kind}" for names in OF_KIND.values() for name in names if name not in own}
         if str(cfg.vq_em) == "hard":
             reasons["vq_em_samples"] = "without --vq-em soft"
+        if str(cfg.codebook) == "gradient":
+            reasons["codebook_decay"] = "with --codebook gradient"
         if cfg.fsq_levels:
             reasons["codebook_size"] = "beside --fsq-levels"
         if str(cfg.latent_curriculum) != "bypass":
@@ -213,6 +234,7 @@ class LatentTransformerModel(base.DecodingModel):
     def __init__(self, cfg: LatentTransformerConfig, symbols: Symbols, source_size: int) -> None:
         super().__init__(cfg, symbols, source_size)
         base.check_least(cfg, compression=2, codebook_size=2, vq_em_samples=1, dvq_parts=1, predictor_layers=0)
+        base.check_least(cfg, predictor_parts=1, residual_codebooks=1, gumbel_usage=0)
         if cfg.compression & (cfg.compression - 1):
             raise UsageError(f"--compression {cfg.compression}: it takes a power of two")
         self.is_causal, self.is_predicted = (
@@ -239,7 +261,9 @@ class LatentTransformerModel(base.DecodingModel):
         self.decompressor = method.Decompressor(dim, steps, cfg.dropout, decompressing)
         self.quantiser = self.build_quantiser(dim)
         self.places = self.build_embedding(nn.Embedding(1, dim), longest // cfg.compression).positions
-        self.code_output = nn.Embedding(self.quantiser.size, dim)
+        digits = cfg.predictor_parts
+        rows = self.quantiser.size if digits == 1 else digits * method.base_of(self.quantiser.size, digits)
+        self.code_output = nn.Embedding(rows, dim)
         self.length_head = length_classes.predictor(dim, length_classes.OFFSETS) if self.is_predicted else None
         self.output = table if cfg.share_all_embeddings else nn.Embedding(symbols.size, dim)
         self.initialize()
@@ -247,11 +271,12 @@ class LatentTransformerModel(base.DecodingModel):
         self.predictor = method.Predictor(self.places, cfg.dropout, self.predictor_stack)
         decoder = method.Decoder(self.places, self.target_embedding, self.decompressor, self.decoder, self.is_causal)
         encoder = method.Encoder(self.source_embedding, self.encoder, readers, self.length_head)
+        project_codes = Projection(self.code_output, rows) if digits == 1 else method.Digits(self.code_output, digits)
         self.passes = {
             "encode": Pass(encoder, "encoder"),
             "embed": Pass(method.Embed(self.quantiser)),
             "step": Pass(method.PredictorStep(self.predictor), "latent"),
-            "project_codes": Pass(Projection(self.code_output, self.quantiser.size)),
+            "project_codes": Pass(project_codes),
             "decode": Pass(decoder, "decoder"),
             "project": Pass(Projection(self.output, symbols.size)),
             "compress": Pass(method.Autoencoder(self.target_embedding, self.compressor), "posterior"),
@@ -267,14 +292,16 @@ class LatentTransformerModel(base.DecodingModel):
             return quantizers.SemanticHashing(dim, size, hidden=hidden, noise_dev=cfg.hash_noise, ramp=ramp)
         if kind == "gumbel":
             ends = self.end("gumbel_noise", cfg.gumbel_noise_ramp), self.end("gumbel", cfg.gumbel_ramp)
-            return quantizers.Gumbel(dim, size, noise_ramp=ends[0], temperature_ramp=ends[1])
+            return quantizers.Gumbel(dim, size, noise_ramp=ends[0], temperature_ramp=ends[1], usage=cfg.gumbel_usage)
         if kind == "fsq":
             return quantizers.FiniteScalar(dim, quantizers.levels_of(cfg.fsq_levels, size))
         return quantizers.VectorQuantiser(
             dim,
             size,
             parts=cfg.dvq_parts if kind == "dvq" else 1,
+            residuals=cfg.residual_codebooks,
             is_projected=kind == "dvq" and str(cfg.dvq) == "projected",
+            is_learnt=str(cfg.codebook) == "gradient",
             samples=cfg.vq_em_samples if kind == "vq" and str(cfg.vq_em) == "soft" else 0,
             decay=cfg.codebook_decay,
             beta=cfg.commitment,
@@ -415,7 +442,8 @@ class LatentTransformerModel(base.DecodingModel):
 
     def loss_terms(self, net_input: NetInput, target: Tensor, is_token: Tensor, keys: Tensor) -> List[Term]:
         """``token``; ``code``, minus the log-probability of the codes, once they are predicted, which counts towards no
-        sample size; ``commitment`` a latent, ``length``. ``keys`` are those of all noise."""
+        sample size; ``commitment`` a latent, and where there are any ``attraction`` and ``usage``; ``length``. ``keys``
+        are those of all noise."""
         encoded, lengths = self.encode(net_input), is_token.sum(1)
         canvas = self.whole_canvas(encoded, lengths)
         h, is_latent = self.compress(encoded, target, canvas, keys if self.training else None)
@@ -439,8 +467,9 @@ class LatentTransformerModel(base.DecodingModel):
             Tokens("code", code_logits, wanted[is_coded], weight, is_counted=False, is_reported=False),
             Usage("codes", quantised.codes[is_latent], self.quantiser.size),
         ]
-        if quantised.commitment is not None:
-            terms.append(Nats("commitment", quantised.commitment, is_coded))
+        for name in ("commitment", "attraction", "usage"):
+            if (values := getattr(quantised, name)) is not None:
+                terms.append(Nats(name, values, is_coded))
         if encoded.length_log_probs is not None:
             classes = length_classes.offset_classes(encoded.sizes, lengths)
             terms.append(Classes("length", encoded.length_log_probs, classes))

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from . import noise
 from .cache import KVCache
 from .quantizers import Quantiser
-from .transformer import Memory, Stack, TokenEmbedding, mean_over
+from .transformer import Memory, Projection, Stack, TokenEmbedding, mean_over
+from .usage import UsageError
 
 KERNEL = 3
 """Positions that a convolution sees, in each of the three of a block."""
@@ -146,6 +147,38 @@ class Embed(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """(…,) codes to (…, D)."""
         return self.quantiser.embed(codes)
+
+
+class Digits(nn.Module):
+    """Codes predicted digit by digit, each by a softmax of its own: (…, D) states to (…, K) logits, whose softmax is
+    the product of those (``num_decode_blocks`` of the released code).
+
+    With P digits in base K^(1/P) there are P K^(1/P) rows of weights, not K, and digits are independent given the codes
+    before.
+    """
+
+    def __init__(self, table: nn.Embedding, parts: int) -> None:
+        """``table``: the rows of all digits, those of the lowest first."""
+        super().__init__()
+        self.parts, self.projection = parts, Projection(table, len(table.weight))
+
+    def forward(self, states: Tensor) -> Tensor:
+        digits = self.projection(states).unflatten(-1, (self.parts, -1))
+        logits = digits[..., 0, :]
+        for part in range(1, self.parts):
+            logits = (digits[..., part, :, None] + logits[..., None, :]).flatten(-2)
+        return logits
+
+
+def base_of(size: int, parts: int) -> int:
+    """The base in which the codes below ``size`` are the numbers of ``parts`` digits.
+
+    Raises UsageError where there is none.
+    """
+    base = round(size ** (1 / parts))
+    if base < 2 or base**parts != size:
+        raise UsageError(f"--predictor-parts {parts}: {size} codes are no numbers of {parts} digits in any base")
+    return base
 
 
 class Autoencoder(nn.Module):

@@ -5,12 +5,14 @@ Ways to do so, by name in ``QUANTISERS``: improved semantic hashing and Gumbel-s
 DVQ, sliced or projected (Kaiser et al., section 3.4), VQ by hard or Monte-Carlo soft EM (Roy et al. 2018, arXiv
 1805.11063), and a rounding grid, FSQ (Mentzer et al. 2023, arXiv 2309.15505).
 
-Codebooks are moving averages of what was assigned to them, no weights. What a forward in training sees is kept apart,
+Codebooks are moving averages of what was assigned to them, no weights (but where they ``is_learnt``: then a loss moves
+them, as at first in van den Oord et al., equation 3). What a forward in training sees is kept apart,
 and enters the averages only by ``commit``, once an optimiser step, summed over all workers. A code begins with the
 count of one vector, its own: with a count of zero (a released code) the first update throws all but the chosen codes
 far away, for good. Statistics are float32 whatever the model is.
 
-Shapes: ``B`` rows, ``M`` latents, ``D`` width, ``K`` codes, ``P`` parts of a vector. Noise is drawn for (B,) keys, so
+Shapes: ``B`` rows, ``M`` latents, ``D`` width, ``K`` codes, ``P`` parts of a vector, ``Q`` codebooks of each, one after
+the other. Noise is drawn for (B,) keys, so
 that a row's does not depend on its batch.
 """
 
@@ -29,13 +31,16 @@ class Quantised(NamedTuple):
     """``vectors``: (B, M, D) for the decoder; the gradient passes to what was quantised. ``codes``: (B, M) ids.
 
     ``shares``: (B, M, K) the shares that codes have in a vector, where there may be several; they are then what a
-    predictor is to learn. ``commitment``: (B, M) in nats, what binds the quantised to its code, where anything does.
+    predictor is to learn. ``commitment``: (B, M) in nats, what binds the quantised to its code, where anything does;
+    ``attraction``: what brings codes to the quantised, where that is a loss; ``usage``: what keeps codes in use.
     """
 
     vectors: Tensor
     codes: Tensor
     shares: Tensor | None = None
     commitment: Tensor | None = None
+    attraction: Tensor | None = None
+    usage: Tensor | None = None
 
 
 class Progress(NamedTuple):
@@ -156,13 +161,20 @@ class Gumbel(Quantiser):
     noise, ever sharper (Kaiser et al., section 3.1; Jang et al. 2016).
 
     Noise grows to a half and the temperature falls from 1.2 to 0.2 until two ends; in every tenth row the temperature
-    is drawn from 0.5 to 1. The released code's terms for usage of the codes, one of them a variance over the batch, are
-    left out.
+    is drawn from 0.5 to 1.
+
+    ``usage``: weight of the released code's terms for usage of the codes, 1 there, of which the paper does not speak.
+    With d the log-probability of a latent's most probable code, before noise, and a vector for each latent that is d at
+    that code and 0 elsewhere, they are −5 times the variance of these vectors over the latents of a batch, a mean over
+    codes, and −0.002 d. The variance, alone of all that is trained here, is another where a batch is split.
     """
 
-    def __init__(self, dim: int, size: int, *, noise_ramp: float, temperature_ramp: float) -> None:
+    SPREAD: ClassVar[float] = 5.0
+    SURENESS: ClassVar[float] = 0.002
+
+    def __init__(self, dim: int, size: int, *, noise_ramp: float, temperature_ramp: float, usage: float = 0.0) -> None:
         super().__init__()
-        self.size, self.noise_ramp, self.temperature_ramp = size, noise_ramp, temperature_ramp
+        self.size, self.noise_ramp, self.temperature_ramp, self.usage = size, noise_ramp, temperature_ramp, usage
         self.to_logits, self.table = nn.Linear(dim, size), nn.Embedding(size, dim)
 
     def noise_scale(self, progress: Progress) -> float:
@@ -180,25 +192,40 @@ class Gumbel(Quantiser):
             codes = logits.argmax(-1)
             return Quantised(self.embed(codes), codes)
         draw = uniform(noise.fold(keys, 1), *logits.shape[1:]).clamp(1e-5, 0.99998)
-        logits = logits.log_softmax(-1) - self.noise_scale(progress) * (-draw.log()).log()
+        plain = logits.log_softmax(-1)
+        logits = plain - self.noise_scale(progress) * (-draw.log()).log()
         any_row, drawn = uniform(noise.fold(keys, 2), 2).split(1, 1)
         temperature = torch.where(any_row < 0.1, 0.5 + 0.5 * drawn, self.temperature(progress))
         weights = (logits / temperature[..., None]).softmax(-1)
-        return Quantised(weights.to(h.dtype) @ self.table.weight, weights.argmax(-1))
+        usage = self.usage_terms(plain, is_counted) if self.usage else None
+        return Quantised(weights.to(h.dtype) @ self.table.weight, weights.argmax(-1), usage=usage)
+
+    def usage_terms(self, log_probs: Tensor, is_counted: Tensor) -> Tensor:
+        """(B, M, K) log-probabilities to the (B, M) terms for usage, of which each latent has its share."""
+        best, codes = log_probs.max(-1)
+        best = best.masked_fill(~is_counted, 0.0)
+        count = is_counted.sum().clamp(min=1)
+        means = best.new_zeros(self.size).index_add(0, codes.flatten(), best.flatten()) / count
+        variance = (best.square().sum() / count - means.square().sum()) / self.size
+        return -self.usage * (self.SPREAD * variance + self.SURENESS * best)
 
 
 class VectorQuantiser(Quantiser):
-    """A code is the nearest of K vectors, or of parts of the vector each the nearest of its own K^(1/P).
+    """A code is the nearest of K vectors, or of parts of the vector each the nearest of its own K^(1 / P Q).
 
     ``parts``: P > 1 are slices of the vector (sliced DVQ), or, where it ``is_projected``, fixed random projections of
-    it. ``samples``: in training, so many codes are drawn by softmax(−distance²) in place of the nearest one, and the
-    mean of theirs is read (Monte-Carlo soft EM); 0: the nearest (hard EM). The combined code has part 0 in its lowest
-    bits. ``decay``: λ of the averages c ← λ c + (1 − λ) n and m ← λ m + (1 − λ) Σ h; a code is at m / c. ``beta``: of
-    the commitment β · mean over D of (h − e)².
+    it. ``residuals``: Q codebooks, each for what those before it left (residual quantisation, ``num_residuals`` of the
+    released code, whose later codebooks are looked up with the whole vector again); the vector read is the sum.
+    ``samples``: in training, so many codes are drawn by softmax(−distance²) in place of the nearest one, and the
+    mean of theirs is read (Monte-Carlo soft EM); 0: the nearest (hard EM). The combined code has part 0 of the first
+    codebook in its lowest bits. ``decay``: λ of the averages c ← λ c + (1 − λ) n and m ← λ m + (1 − λ) Σ h; a code is
+    at m / c. ``beta``: of the commitment β · mean over D of (h − e)², summed over the codebooks, h being what was left.
+    ``is_learnt``: codes are weights, moved by the mean over D of (h − e)² with the gradient to e, and by no other loss.
     """
 
-    counts: Tensor
-    sums: Tensor
+    counts: Tensor | None
+    sums: Tensor | None
+    table: nn.Parameter | None
     projections: Tensor | None
     EPSILON: ClassVar[float] = 1e-5
 
@@ -208,21 +235,28 @@ class VectorQuantiser(Quantiser):
         size: int,
         *,
         parts: int = 1,
+        residuals: int = 1,
         is_projected: bool = False,
+        is_learnt: bool = False,
         samples: int = 0,
         decay: float = 0.999,
         beta: float = 0.25,
     ) -> None:
         super().__init__()
-        if samples and parts > 1:
-            raise UsageError("--vq-em soft: a vector in parts has no shares of codes (--latent vq)")
+        if samples and parts * residuals > 1:
+            raise UsageError("--vq-em soft: a vector in parts has no shares of codes (--latent vq, one codebook)")
+        if samples and is_learnt:
+            raise UsageError("--vq-em soft: its codes are moving averages (--codebook averages)")
         if dim % parts:
             raise UsageError(f"--dvq-parts {parts}: the width {dim} is no multiple")
-        self.each = size if parts == 1 else 1 << _bits_each(size, parts)
-        self.size, self.parts, self.samples = size, parts, samples
+        books = parts * residuals
+        self.each = size if books == 1 else 1 << _bits_each(size, parts, residuals)
+        self.size, self.parts, self.residuals, self.samples = size, parts, residuals, samples
         self.decay, self.beta = decay, beta
-        self.register_buffer("counts", torch.ones(parts, self.each))
-        self.register_buffer("sums", torch.randn(parts, self.each, dim // parts))
+        start = torch.randn(books, self.each, dim // parts)
+        self.register_buffer("counts", None if is_learnt else torch.ones(books, self.each))
+        self.register_buffer("sums", None if is_learnt else start)
+        self.register_parameter("table", nn.Parameter(start) if is_learnt else None)
         drawn = nn.init.xavier_uniform_(torch.empty(dim, dim)).view(dim, parts, -1).transpose(0, 1).contiguous()
         self.register_buffer("projections", drawn if is_projected else None)
         self.seen: list[tuple[Tensor, Tensor]] = []
@@ -237,7 +271,10 @@ class VectorQuantiser(Quantiser):
 
     @property
     def codebook(self) -> Tensor:
-        """(P, K^(1/P), D / P) where the codes are."""
+        """(Q P, K^(1 / P Q), D / P) where the codes are, those of all parts in the first codebook first."""
+        if self.table is not None:
+            return self.table.detach().float()
+        assert self.sums is not None and self.counts is not None
         return self.sums / self.counts[..., None]
 
     def in_parts(self, h: Tensor) -> Tensor:
@@ -246,38 +283,62 @@ class VectorQuantiser(Quantiser):
         return h.unflatten(1, (self.parts, -1)).transpose(0, 1) if self.projections is None else h @ self.projections
 
     def embed(self, codes: Tensor) -> Tensor:
-        places = codes.flatten()[None] // self.places[:, None] % self.each
-        found = self.codebook.gather(1, places[..., None].expand(-1, -1, self.codebook.size(2)))
-        return found.transpose(0, 1).flatten(1).view(*codes.shape, -1)
-
-    @property
-    def places(self) -> Tensor:
-        """(P,) what a part's number is multiplied by in the combined code."""
-        return self.each ** torch.arange(self.parts, device=self.counts.device)
-
-    def distances(self, parted: Tensor) -> Tensor:
-        """(P, N, D / P) to (P, N, K^(1/P)) squared distances to all codes."""
         book = self.codebook
+        numbers = codes.flatten()[None] // self.places(book.device)[:, None] % self.each
+        found = chosen_of(book, numbers).unflatten(0, (self.residuals, -1)).sum(0)
+        return side_by_side(found).view(*codes.shape, -1)
+
+    def places(self, device: torch.device) -> Tensor:
+        """(Q P,) what a number is multiplied by in the combined code."""
+        return self.each ** torch.arange(self.parts * self.residuals, device=device)
+
+    def distances(self, parted: Tensor, book: Tensor | None = None) -> Tensor:
+        """(P, N, D / P) to (P, N, K^(1 / P Q)) squared distances to all codes of a codebook, the first unless given."""
+        book = self.codebook[: self.parts] if book is None else book
         cross = torch.baddbmm(book.square().sum(2)[:, None], parted, book.transpose(1, 2), alpha=-2)
         return (cross + parted.square().sum(2, keepdim=True)).clamp(min=0)
 
     def forward(self, h: Tensor, is_counted: Tensor, keys: Tensor, progress: Progress) -> Quantised:
         with torch.autocast(h.device.type, enabled=False), torch.no_grad():
             parted = self.in_parts(h)
-            distances = self.distances(parted)
             shares: Tensor | None = None
             if self.training and self.samples:
-                shares = self.drawn_shares(-distances[0].view(*h.shape[:2], -1), keys)
+                shares = self.drawn_shares(-self.distances(parted)[0].view(*h.shape[:2], -1), keys)
                 codes, vectors = shares.argmax(-1), shares @ self.codebook[0]
+                reached = [vectors]
                 self.see(parted, shares.flatten(0, 1)[None], is_counted)
             else:
-                nearest = distances.argmin(2)
-                codes = (nearest * self.places[:, None]).sum(0).view(h.shape[:2])
-                vectors = self.embed(codes)
-                if self.training:
-                    self.see(parted, F.one_hot(nearest, self.each).float(), is_counted)
-        mean_square = (self.compared(h) - vectors).square().mean(2)
-        return Quantised(straight_through(h, vectors), codes, shares, self.beta * mean_square)
+                numbers, left, reached = self.nearest(parted)
+                codes = (numbers * self.places(numbers.device)[:, None]).sum(0).view(h.shape[:2])
+                reached = [side_by_side(found).view(*h.shape[:2], -1) for found in reached]
+                vectors = reached[-1]
+                if self.training and self.table is None:
+                    self.see(left, F.one_hot(numbers, self.each).float(), is_counted)
+        squares = [(self.compared(h) - found).square().mean(2) for found in reached]
+        mean_square = sum(squares[1:], squares[0])
+        attraction = None if self.table is None else self.attraction(left, numbers).view(h.shape[:2])
+        return Quantised(straight_through(h, vectors), codes, shares, self.beta * mean_square, attraction)
+
+    def nearest(self, parted: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(P, N, D / P) to (Q P, N) numbers of the nearest codes, (Q P, N, D / P) what was left for each codebook, and
+        the sums of the codes of the first, the first two, … codebooks, (P, N, D / P) each."""
+        numbers: list[Tensor] = []
+        left: list[Tensor] = []
+        reached: list[Tensor] = []
+        for book in self.codebook.split(self.parts):
+            rest = parted if not reached else parted - reached[-1]
+            number = self.distances(rest, book).argmin(2)
+            found = chosen_of(book, number)
+            numbers.append(number)
+            left.append(rest)
+            reached.append(found if not reached else reached[-1] + found)
+        return torch.cat(numbers), torch.cat(left), reached
+
+    def attraction(self, left: Tensor, numbers: Tensor) -> Tensor:
+        """(N,) mean over D of the squared distances of codes to what is left for them, with the gradient to codes."""
+        assert self.table is not None
+        square = (left - chosen_of(self.table.float(), numbers)).square()
+        return square.sum((0, 2)) / (self.parts * square.size(2))
 
     def compared(self, h: Tensor) -> Tensor:
         """(B, M, D) what is drawn to its code: the parts of ``h``, with its gradient."""
@@ -291,13 +352,16 @@ class VectorQuantiser(Quantiser):
         return F.one_hot(drawn.clamp(max=self.size - 1), self.size).float().mean(2)
 
     def see(self, parted: Tensor, weights: Tensor, is_counted: Tensor) -> None:
-        """Adds to what the next ``commit`` moves the codes by: (P, N, D / P) vectors, (P, N, K^(1/P)) assignments."""
+        """Adds to what the next ``commit`` moves the codes by: (Q P, N, D / P) vectors, (Q P, N, K^(1 / P Q))
+        assignments."""
         is_sound = is_counted.flatten() & parted.isfinite().all(2).all(0)  # of half precision that overflowed
         weights = weights * is_sound[None, :, None]
         parted = parted.masked_fill(~is_sound[None, :, None], 0.0)
         self.seen.append((weights.sum(1), weights.transpose(1, 2) @ parted))
 
     def commit(self) -> None:
+        if self.counts is None or self.sums is None:
+            return
         nothing = torch.zeros_like(self.counts), torch.zeros_like(self.sums)
         counts, sums = (sum(parts[1:], parts[0]) for parts in zip(nothing, *self.seen, strict=True))
         self.seen.clear()
@@ -316,11 +380,23 @@ class VectorQuantiser(Quantiser):
             self.seen.pop()
 
 
-def _bits_each(size: int, parts: int) -> int:
-    bits = log2_of(size, "--latent dvq")
-    if bits % parts:
-        raise UsageError(f"--codebook-size {size}: its {bits} bits cannot be shared by {parts} parts (--dvq-parts)")
-    return bits // parts
+def chosen_of(book: Tensor, numbers: Tensor) -> Tensor:
+    """(C, E, D) codebooks and (C, N) numbers of codes in them to the (C, N, D) codes."""
+    return book.gather(1, numbers[..., None].expand(-1, -1, book.size(2)))
+
+
+def side_by_side(parted: Tensor) -> Tensor:
+    """(P, N, D / P) parts put side by side: (N, D)."""
+    return parted.transpose(0, 1).flatten(1)
+
+
+def _bits_each(size: int, parts: int, residuals: int) -> int:
+    bits = log2_of(size, "--latent dvq" if parts > 1 else "--residual-codebooks")
+    told = {f"{parts} parts (--dvq-parts)": parts, f"{residuals} codebooks (--residual-codebooks)": residuals}
+    if bits % (parts * residuals):
+        shared = " of ".join(name for name, count in told.items() if count > 1)
+        raise UsageError(f"--codebook-size {size}: its {bits} bits cannot be shared by {shared}")
+    return bits // (parts * residuals)
 
 
 LEVELS: dict[int, tuple[int, ...]] = {

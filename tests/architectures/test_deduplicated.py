@@ -59,7 +59,9 @@ def repeats(row: Row) -> int:
 
 
 def test_every_architecture_that_has_the_option_is_here() -> None:
-    having = {name.split()[0].removesuffix("_tiny") for name, kind in OF_MODELS.items() if issubclass(kind, Deduplication)}
+    having = {
+        name.split()[0].removesuffix("_tiny") for name, kind in OF_MODELS.items() if issubclass(kind, Deduplication)
+    }
     assert having == set(DECODES) - {"lanmt"}
     assert set(CRITERIONS) - having == {"ctc", "blockwise_transformer"}
 
@@ -94,7 +96,9 @@ def test_what_a_pass_says_is_the_best_of_all_that_it_could_say(
 
     monkeypatch.setattr(DecodingModel, "projected", noting)
     model = model_of(name)
-    found = decode(model, sample_of(SOURCES, SOURCES), gold_target_len=True, deduplicate=True, duplicate_penalty=penalty)
+    found = decode(
+        model, sample_of(SOURCES, SOURCES), gold_target_len=True, deduplicate=True, duplicate_penalty=penalty
+    )
     log_probs = seen[-1].view(len(SOURCES), -1, SYMBOLS.size).log_softmax(-1)
     cost = math.inf if penalty is None else penalty
     log_probs_of_words = log_probs.clone()

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from fairseq.optim import FairseqOptimizer
+from fairseq.optim.lr_scheduler import build_lr_scheduler
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from nar_plugin.generators.loop import RefinementGenerator
@@ -24,6 +27,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "soft": {"latent": "vq", "vq_em": "soft"},
     "sliced": {"latent": "dvq"},
     "projected": {"latent": "dvq", "dvq": "projected"},
+    "residual": {"latent": "dvq", "residual_codebooks": 2},
+    "learnt": {"latent": "vq", "codebook": "gradient"},
+    "digits": {"latent": "vq", "predictor_parts": 2},
     "fsq": {},
     "predicted": {"latent": "fsq", "latent_length": "predicted"},
     "full": {"latent": "vq", "latent_decoder_self_attn": "full", "latent_curriculum": "none"},
@@ -140,6 +146,74 @@ def test_the_predictor_sees_the_codes_before(kind: str) -> None:
         logits, state = model.read(state, last, step)
         assert torch.allclose(logits.log_softmax(1), whole[:, step], atol=1e-4)
         last = codes[:, step]
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_digits_of_a_code_are_predicted_each_by_a_softmax(parts: int) -> None:
+    """LT-25: their product is the probability of the code, the lowest digit first; there are as many rows as digits."""
+    base = {2: 16, 4: 4}[parts]
+    model = model_of("vq", predictor_parts=parts)
+    assert model.code_output.weight.size(0) == parts * base
+    states = torch.randn(3, 2, model.cfg.encoder_embed_dim, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = model.run("project_codes", states).softmax(-1)
+        rows = [model.code_output.weight[i * base : (i + 1) * base] for i in range(parts)]
+        digits = [(states @ row.T).softmax(-1) for row in rows]
+    for code in range(256):
+        expected = torch.ones(3, 2)
+        for i, digit in enumerate(digits):
+            expected = expected * digit[..., code // base**i % base]
+        assert torch.allclose(found[..., code], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "parts", "base"), [(64, 2, 8), (64, 3, 4), (64, 6, 2), (2**16, 4, 16), (15**3, 3, 15)]
+)
+def test_codes_are_numbers_in_a_base(size: int, parts: int, base: int) -> None:
+    """LT-25."""
+    assert method.base_of(size, parts) == base
+    for wrong in (size + 1, size - 1):
+        with pytest.raises(UsageError, match=f"--predictor-parts {parts}: {wrong} codes"):
+            method.base_of(wrong, parts)
+
+
+def test_a_learnt_codebook_learns_in_a_training_from_its_own_loss() -> None:
+    """LT-23: from `attraction` alone, whatever the predictor says, and by the optimiser."""
+    model, sample = model_of("learnt", latent_curriculum="none").train(), sample_of(SOURCES, TARGETS)
+    terms = {term.name: term for term in terms_of(model, sample)}
+    words = terms["token"].logits.float().log_softmax(-1).gather(1, terms["token"].target[:, None]).sum()
+    codes = terms["code"].logits.float().log_softmax(-1).gather(1, terms["code"].target[:, None]).sum()
+    (words + codes + terms["commitment"].values.sum()).backward(retain_graph=True)
+    assert model.quantiser.table.grad is None
+    terms["attraction"].values.sum().backward()
+    assert model.quantiser.table.grad.abs().sum() > 0
+    before, distances = model.quantiser.table.detach().clone(), []
+    for _ in range(2):
+        terms = {term.name: term for term in terms_of(model.train(), sample)}
+        distances.append(float(terms["attraction"].values[terms["attraction"].is_counted].detach().mean()))
+        tiny.train(model, sample, 60, rate=1e-2)
+    assert distances[1] < distances[0] and not torch.allclose(before, model.quantiser.table)
+
+
+class Rate(FairseqOptimizer):
+    """An optimiser that is nothing but its rate."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[no-untyped-call]
+        self.rate = 0.0
+
+    def set_lr(self, lr: float) -> None:
+        self.rate = lr
+
+
+def test_a_rate_may_decay_exponentially_after_its_warm_up() -> None:
+    """LT-26: as in Roy et al., by a schedule of fairseq's own."""
+    given = {"_name": "step", "lr": [2.0], "warmup_updates": 100, "lr_decay": 0.99, "lr_deacy_period": 1}
+    optimizer = Rate()
+    schedule = build_lr_scheduler(OmegaConf.create(given), optimizer)
+    for update in (0, 30, 99, 100, 101, 350):
+        schedule.step_update(update)
+        assert optimizer.rate == pytest.approx(2.0 * (update / 100 if update < 100 else 0.99 ** (update - 100)))
 
 
 def test_schedules_follow_the_training() -> None:
@@ -368,6 +442,14 @@ def test_words_are_hidden_and_shuffled() -> None:
         ({"latent": "vq", "bypass": 5.0}, "--bypass has no effect with --latent-curriculum targets"),
         ({"latent": "vq", "compression": 6}, "--compression 6"),
         ({"latent": "vq", "latent_decoder_self_attn": "full"}, "not with --latent-curriculum targets"),
+        ({"latent": "fsq", "codebook": "gradient"}, "--codebook has no effect with --latent fsq"),
+        ({"latent": "semhash", "residual_codebooks": 2}, "--residual-codebooks has no effect with --latent semhash"),
+        ({"latent": "vq", "gumbel_usage": 1.0}, "--gumbel-usage has no effect with --latent vq"),
+        ({"predictor_parts": 2}, "--predictor-parts has no effect with --latent gaussian"),
+        ({"latent": "vq", "codebook": "gradient", "codebook_decay": 0.9}, "--codebook-decay has no effect with --cod"),
+        ({"latent": "fsq", "predictor_parts": 2}, "--predictor-parts 2: 4375 codes are no numbers of 2 digits"),
+        ({"latent": "vq", "predictor_parts": 0}, "--predictor-parts 0: it takes 1 or more"),
+        ({"latent": "gumbel", "gumbel_usage": -1.0}, "--gumbel-usage -1.0: it takes 0 or more"),
         ({"latent": "vq", "max_update": 0}, "--schedules run needs --max-update"),
     ],
 )
@@ -421,6 +503,12 @@ OWN = [
     ("semhash", {"hash_ramp": 0.9}),
     ("gumbel", {"gumbel_noise_ramp": 0.9}),
     ("gumbel", {"gumbel_ramp": 0.9}),
+    ("gumbel", {"gumbel_usage": 1.0}),
+    ("vq", {"residual_codebooks": 4}),
+    ("sliced", {"residual_codebooks": 2}),
+    ("vq", {"codebook": "gradient"}),
+    ("vq", {"predictor_parts": 2}),
+    ("semhash", {"predictor_parts": 4}),
 ]
 
 

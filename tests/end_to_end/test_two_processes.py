@@ -178,6 +178,8 @@ OPTIONS = {
         *({}, {"share_all_embeddings": True}, {"length_kernel": "prefix"}, {"post_norm": True}),
         {"freeze": "encoder"},
         *({"latent": kind, "max_update": 100} for kind in ("semhash", "gumbel", "vq", "dvq", "fsq")),
+        {"latent": "dvq", "codebook": "gradient", "residual_codebooks": 2, "predictor_parts": 2, "max_update": 100},
+        {"latent": "gumbel", "gumbel_usage": 1.0, "max_update": 100},
         {"latent": "vq", "vq_em": "soft", "max_update": 100, "latent_length": "predicted", "freeze": "encoder"},
         {"latent": "fsq", "max_update": 100, "attend_compress": True, "attend_decompress": True, "lp_grad_to_ae": True},
         {"latent": "vq", "max_update": 100, "latent_curriculum": "bypass", "latent_decoder_self_attn": "full"},

@@ -124,8 +124,8 @@ def test_where_no_word_is_repeated_nothing_changes(penalty: float, grid: float) 
 
 
 def test_a_penalty_goes_from_nothing_to_no_repeats_at_all() -> None:
-    """ODD-3: 0 is the argmax; the more it costs, the fewer words are repeated and the less probable they are; what costs
-    more than any word is as good as infinite."""
+    """ODD-3: 0 is the argmax; the more it costs, the fewer words are repeated and the less probable they are; what
+    costs more than any word is as good as infinite."""
     log_probs, lengths = drawn(1, 200, 8, 12)
     counts, sums = [], []
     for penalty in (0.0, 0.1, 0.3, 1.0, 3.0, 100.0, math.inf):

@@ -189,7 +189,10 @@ OF_DRAFTERS = {"drafter", "draft_length", "redraft"}
         ("lanmt_refiner_tiny", UNMASKING | CODES),
         ("lanmt_refiner_tiny (energy)", UNMASKING | CODES),
         ("latent_transformer_tiny (fsq)", UNMASKING | LATENT),
-        ("ctc_tiny", REFINING | STOPPING | UNMASKING | LATENT | CODES | TOGETHER | {"decode_samples", "gold_target_len"}),
+        (
+            "ctc_tiny",
+            REFINING | STOPPING | UNMASKING | LATENT | CODES | TOGETHER | {"decode_samples", "gold_target_len"},
+        ),
         (
             "blockwise_transformer_tiny",
             (REFINING - {"print_step"})

@@ -24,13 +24,15 @@ def made(kind: str, seed: int = 1, **options: Any) -> Any:
         return quantizers.Gumbel(DIM, SIZE, **{"noise_ramp": 30000, "temperature_ramp": 150000, **options})
     if kind == "fsq":
         return quantizers.FiniteScalar(DIM, options.get("levels", (5, 4, 3)))
-    parts = {"vq": 1, "sliced": 2, "projected": 2}[kind]
+    parts = {"vq": 1, "residual": 1, "learnt": 1}.get(kind, 2)
+    of_kind = {"is_projected": kind == "projected", "is_learnt": kind == "learnt"}
+    residuals = 2 if kind.startswith("residual") else 1
     return quantizers.VectorQuantiser(
-        DIM, SIZE, **{"parts": parts, "is_projected": kind == "projected", "decay": 0.9, **options}
+        DIM, SIZE, **{"parts": parts, "residuals": residuals, "decay": 0.9, **of_kind, **options}
     )
 
 
-KINDS = ("semhash", "gumbel", "vq", "sliced", "projected", "fsq")
+KINDS = ("semhash", "gumbel", "vq", "sliced", "projected", "residual", "residual slices", "learnt", "fsq")
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 OF_VECTORS = pytest.mark.parametrize("kind", ["vq", "sliced", "projected"])
 
@@ -161,6 +163,119 @@ def test_codes_stay_in_use(count: float, least: int, most: int) -> None:
         quantiser.commit()
         used = set(found.codes.unique().tolist()) if step < 999 else used | set(found.codes.unique().tolist())
     assert least <= len(used) <= most
+
+
+def by_residuals(point: Tensor, books: list[Tensor]) -> tuple[list[int], Tensor, float]:
+    """By a loop over codebooks: the number in each, the sum of the codes, the mean squares of what each leaves."""
+    numbers, read, squares = [], torch.zeros_like(point), 0.0
+    for book in books:
+        (number,) = nearest([point - read], book)  # type: ignore[arg-type]
+        numbers.append(number)
+        read = read + book[number]
+        squares += float((point - read).square().mean())
+    return numbers, read, squares
+
+
+def test_codebooks_one_after_the_other_are_for_what_is_left() -> None:
+    """LT-22: by a loop; the first codebook is in the lowest bits, what is read is the sum, and every codebook has its
+    commitment."""
+    quantiser, h = made("residual").eval(), vectors()
+    found, books = run(quantiser, h), list(quantiser.codebook)
+    assert [len(book) for book in books] == [4, 4]
+    for i, point in enumerate(h.flatten(0, 1)):
+        numbers, read, squares = by_residuals(point, books)
+        assert int(found.codes.flatten()[i]) == numbers[0] + 4 * numbers[1]
+        assert torch.allclose(found.vectors.flatten(0, 1)[i], read, atol=1e-6)
+        assert float(found.commitment.flatten()[i]) == pytest.approx(0.25 * squares, rel=1e-4)
+    slices = made("residual slices").eval()
+    found = run(slices, h)
+    for part, point in enumerate(h.flatten(0, 1).split(DIM // 2, 1)):
+        mine = [by_residuals(one, [slices.codebook[part], slices.codebook[2 + part]])[0] for one in point]
+        for book, place in ((0, part), (1, 2 + part)):
+            assert (found.codes.flatten() // 2**place % 2).tolist() == [numbers[book] for numbers in mine]
+
+
+def test_every_codebook_moves_to_what_is_left_for_it() -> None:
+    """LT-22: to the mean of what was assigned to its codes; and two codebooks come nearer than one."""
+    quantiser, h = made("residual", decay=0.0).train(), vectors(40)
+    points, before = h.flatten(0, 1), quantiser.codebook.clone()
+    run(quantiser, h)
+    quantiser.commit()
+    left = points
+    for book in range(2):
+        numbers = torch.tensor(nearest(left, before[book]))
+        for number in numbers.unique():
+            assert torch.allclose(quantiser.codebook[book, number], left[numbers == number].mean(0), atol=1e-5)
+        left = left - before[book][numbers]
+    one = made("vq", decay=0.0)
+    one.each = one.size = 4
+    one.sums, one.counts = before[:1].clone(), torch.ones(1, 4)
+    for _ in range(10):
+        for each in (quantiser, one.train()):
+            run(each, h)
+            each.commit()
+    errors = [float((run(each.eval(), h).vectors - h).square().mean()) for each in (quantiser, one)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_a_learnt_codebook_has_a_loss_of_its_own() -> None:
+    """LT-23: the mean over the width of (h − e)², whose gradient goes to codes alone; no other loss moves them, and
+    there are no statistics."""
+    quantiser, h = made("learnt").train(), vectors().requires_grad_()
+    points = h.detach().flatten(0, 1)
+    found = run(quantiser, h)
+    codes = found.codes.flatten()
+    assert codes.tolist() == nearest(points, quantiser.table[0].detach()) and not list(quantiser.buffers())
+    book = quantiser.table[0].detach()
+    assert torch.allclose(found.attraction.flatten(), (points - book[codes]).square().mean(1), atol=1e-6)
+    found.attraction.sum().backward()
+    expected = torch.zeros_like(book)
+    for point, code in zip(points, codes.tolist(), strict=True):
+        expected[code] += 2 / DIM * (book[code] - point)
+    assert torch.allclose(quantiser.table.grad[0], expected, atol=1e-5) and h.grad is None
+    quantiser.table.grad = None
+    found = run(quantiser, h)
+    (found.commitment.sum() + found.vectors.sum()).backward()
+    assert quantiser.table.grad is None and not quantiser.embed(codes).requires_grad
+    quantiser.commit(), quantiser.discard()
+    assert torch.equal(quantiser.table[0], book) and made("vq").train() and run(made("vq"), h).attraction is None
+
+
+def test_a_step_of_a_learnt_codebook_is_towards_the_means() -> None:
+    """LT-23: of the rate D / 2n for n vectors it goes all the way, as an update without memory does."""
+    quantiser, other, h = made("learnt").train(), made("vq", decay=0.0).train(), vectors(4)
+    other.sums.copy_(quantiser.table.detach())
+    run(quantiser, h).attraction.sum().backward()
+    counts = run(quantiser, h).codes.flatten().bincount(minlength=SIZE).clamp(min=1)
+    with torch.no_grad():
+        quantiser.table -= DIM / 2 / counts[:, None] * quantiser.table.grad
+    run(other, h)
+    other.commit()
+    assert torch.allclose(quantiser.codebook, other.codebook, atol=1e-5)
+    half = made("learnt").half().train()
+    found = run(half, h.half())
+    assert half.table.dtype == torch.float16 and found.attraction.dtype == torch.float32
+
+
+def test_terms_for_usage_of_codes() -> None:
+    """LT-24: by a loop over codes, over what is counted alone; in training alone, and none without a weight."""
+    quantiser, h = made("gumbel", usage=2.0).train(), vectors(20)
+    is_counted = torch.ones(20, 6, dtype=torch.bool)
+    is_counted[3:9, 2:] = False
+    found = run(quantiser, h, is_counted)
+    log_probs = quantiser.to_logits(h)[is_counted].log_softmax(-1)
+    best, codes = log_probs.max(-1)
+    variances = []
+    for code in range(SIZE):
+        column = torch.where(codes == code, best, torch.zeros_like(best))
+        variances.append((column - column.mean()).square().mean())
+    expected = 2.0 * (-5 * torch.stack(variances).mean() - 0.002 * best)
+    assert torch.allclose(found.usage[is_counted], expected, atol=1e-5)
+    found.usage[is_counted].sum().backward()
+    assert quantiser.to_logits.weight.grad.abs().sum() > 0
+    other = torch.where(is_counted[..., None], h, 7.0)
+    assert torch.allclose(run(quantiser, other, is_counted).usage[is_counted], expected, atol=1e-5)
+    assert run(quantiser.eval(), h).usage is None and run(made("gumbel").train(), h).usage is None
 
 
 def soft(samples: int = 10, **options: Any) -> Any:
@@ -340,6 +455,11 @@ def test_the_grid_passes_gradients() -> None:
         (lambda: quantizers.VectorQuantiser(DIM, 8, parts=2), "--codebook-size 8"),
         (lambda: quantizers.VectorQuantiser(DIM, 8, parts=3), "--dvq-parts 3"),
         (lambda: quantizers.VectorQuantiser(DIM, 16, parts=2, samples=3), "--vq-em soft"),
+        (lambda: quantizers.VectorQuantiser(DIM, 16, residuals=2, samples=3), "--vq-em soft"),
+        (lambda: quantizers.VectorQuantiser(DIM, 16, is_learnt=True, samples=3), "--codebook averages"),
+        (lambda: quantizers.VectorQuantiser(DIM, 16, residuals=3), r"4 bits cannot be .* 3 codebooks \(--residual"),
+        (lambda: quantizers.VectorQuantiser(DIM, 64, parts=2, residuals=2), r"\(--dvq-parts\) of 2 codebooks"),
+        (lambda: quantizers.VectorQuantiser(DIM, 12, residuals=2), "--codebook-size 12: --residual-codebooks"),
         (lambda: quantizers.levels_of("", 100), "--codebook-size 100"),
         (lambda: quantizers.levels_of("8,x", 256), "--fsq-levels 8,x"),
         (lambda: quantizers.FiniteScalar(DIM, (1, 5)), "--fsq-levels 1,5"),

@@ -66,6 +66,17 @@ def test_repetition_is_the_share_of_tokens_that_equal_their_left_neighbour() -> 
     assert runs.repetition([""]) == 0
 
 
+def test_shares_of_what_is_repeated() -> None:
+    """Within sentences: an n-gram of another sentence is new."""
+    assert runs.repeated_ngrams(["a b a b a b", "a b"], 2) == pytest.approx(100 * 3 / 6)
+    assert runs.repeated_ngrams(["a b c", ""], 4) == 0
+    found = runs.repeats(["a@@ a@@ a b", "b c", "c c"], ["aab", "b c", "c c"], ["a b", "d d", "e"])
+    assert found == {
+        **{"sentences": round(200 / 3, 3), "words": 20.0, "reference words": 20.0},
+        **{"2-grams": 0.0, "3-grams": 0.0, "4-grams": 0.0},
+    }
+
+
 def test_hypotheses_lose_the_marks_of_subwords_and_are_detokenised_before_they_are_scored() -> None:
     texts, fields = runs.quality_fields(["a do@@ g &apos;s bone .", "it runs ."], ["a dog's bone.", "it ran."], "en")
     assert texts == ["a dog's bone.", "it runs."]

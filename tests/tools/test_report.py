@@ -37,6 +37,11 @@ def test_a_wide_table_has_the_ratio_of_lengths_and_the_repetitions_as_well() -> 
     lines = tables.table(rows, wide=True).split("\n")
     assert re.split("  +", lines[1])[:6] == ["system", "train", "BLEU", "gap", "length ratio", "repetition %"]
     assert lines[2].split()[:6] == "cmlm-t4 - 33.50 - 0.988 1.23".split()
+    assert "words %" not in lines[1]
+    shares = {"words": 0.5, "reference words": 0.04, "2-grams": 1.0}
+    lines = tables.table([row(repeats=shares)], wide=True).splitlines()
+    assert re.split("  +", lines[1])[6:9] == ["words %", "reference words %", "2-grams %"]
+    assert re.split("  +", lines[2])[6:9] == ["0.50", "0.04", "1.00"]
     assert "length" not in tables.table(rows).split("\n")[1]
 
 

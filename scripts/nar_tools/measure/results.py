@@ -42,6 +42,7 @@ sentences, for each the median of the repeats; ratios are of medians over senten
 | noisy | | true where other processes ran: the times mean nothing |
 | length_ratio | ratio | words of the hypotheses to words of the references, as sacreBLEU counts them |
 | repetition | % | subwords equal to their left neighbour, of all subwords |
+| repeats | % | of sentences, words, words of the references, and n-grams, those that repeat |
 | updates | | updates that the checkpoint was trained |
 | epochs | | epochs that the checkpoint was trained |
 | converged | | true where the best valid BLEU is at least 5 epochs old |
@@ -58,6 +59,9 @@ sentences, for each the median of the repeats; ratios are of medians over senten
 
 `id`, `size`, `device` and `forced_length` together stand once in a file. A row of a forced length has times alone:
 its words are those that a length brings forth, so scores of them are null.
+
+`repeats` has `sentences` with a repeated subword; `words` and `reference words` of detokenised text that equal the one
+before; `2-grams` to `4-grams` of subwords that are not new in their sentence.
 """
 
 import json
@@ -82,7 +86,7 @@ FIELDS: Dict[str, type] = {
     **dict.fromkeys("ms_per_sentence baseline_ms speedup bare_ms ms_mean ms_p95".split(), float),
     **dict.fromkeys("agreement as_greedy competitor_ratio compile_s".split(), float),
     **dict.fromkeys("forced_length sentences timed_sentences updates epochs seed threads width".split(), int),
-    **dict.fromkeys("speedups ms_by_length throughput competitor_throughput".split(), dict),
+    **dict.fromkeys("speedups ms_by_length throughput competitor_throughput repeats".split(), dict),
     **dict.fromkeys("noisy converged".split(), bool),
 }
 REQUIRED = frozenset("id arch decode_flags device size threads engine noisy command date".split())
@@ -90,11 +94,11 @@ REQUIRED = frozenset("id arch decode_flags device size threads engine noisy comm
 LATER: Row = {
     "engine": "eager",
     **dict.fromkeys("engine_version compute_type agreement as_greedy competitor competitor_ratio".split()),
-    **dict.fromkeys("throughput competitor_throughput width compile_s".split()),
+    **dict.fromkeys("throughput competitor_throughput width compile_s repeats".split()),
 }
 """What stands for the fields that the rows of older files lack."""
 ENGINES = ("eager", "int8", "bf16", "compiled", "ctranslate2", "ctranslate2-int8")
-QUALITY = "bleu chrf signature length_ratio repetition as_greedy hypotheses hypotheses_sha256".split()
+QUALITY = "bleu chrf signature length_ratio repetition repeats as_greedy hypotheses hypotheses_sha256".split()
 """Fields that are null where the length is forced."""
 
 BASELINES = ("greedy", "beam3", "beam4", "beam5")

@@ -25,10 +25,29 @@ def repetition(lines: Sequence[str]) -> float:
     return 100 * repeated / max(1, sum(map(len, tokens)))
 
 
+def repeated_ngrams(lines: Sequence[str], n: int) -> float:
+    """Percentage of the n-grams of sentences that are not new in their sentence."""
+    grams = [list(zip(*(words[i:] for i in range(n)))) for words in map(str.split, lines)]
+    return 100 * sum(len(some) - len(set(some)) for some in grams) / max(1, sum(map(len, grams)))
+
+
+def repeats(subwords: Sequence[str], texts: Sequence[str], references: Sequence[str]) -> Dict[str, float]:
+    """Percentages that say how much is repeated, of words by the side of those of the references."""
+    having = sum(repetition([line]) > 0 for line in subwords)
+    found = {
+        "sentences": 100 * having / max(1, len(subwords)),
+        "words": repetition(texts),
+        "reference words": repetition(references),
+        **{f"{n}-grams": repeated_ngrams(subwords, n) for n in (2, 3, 4)},
+    }
+    return {name: round(share, 3) for name, share in found.items()}
+
+
 def quality_fields(subwords: List[str], references: List[str], lang: str) -> Tuple[List[str], Row]:
     """Detokenised hypotheses, and the fields of a row that say how good they are."""
     texts = list(map(detokenizer(lang), subwords))
-    return texts, {**scores(texts, references), "repetition": round(repetition(subwords), 3)}
+    found = {"repetition": round(repetition(subwords), 3), "repeats": repeats(subwords, texts, references)}
+    return texts, {**scores(texts, references), **found}
 
 
 def common_facts(workers: Sequence[Worker], argv: Sequence[str]) -> Row:

@@ -50,6 +50,11 @@ def speed_over(name: str) -> Callable[[Row], str]:
     return lambda row: number(2, "x")((row["speedups"] or {}).get(name))
 
 
+def repeats_of(name: str) -> Callable[[Row], str]:
+    """The cell of a share of what is repeated."""
+    return lambda row: number(2)((row["repeats"] or {}).get(name))
+
+
 def ratio_to(competitor: str) -> Callable[[Row], str]:
     """The cell of a row's speed over a competitor's."""
     return lambda row: number(2, "x")(row["competitor_ratio"] if row["competitor"] == competitor else None)
@@ -70,6 +75,8 @@ def columns(rows: Sequence[Row], forced: bool, wide: bool) -> Columns:
     quality: Columns = {"BLEU": rounded("bleu", 2), "gap": gap}
     spread: Columns = {"ms p95": rounded("ms_p95", 2)}
     details: Columns = {"length ratio": rounded("length_ratio", 3), "repetition %": rounded("repetition", 2)}
+    if any(row["repeats"] for row in rows):
+        details |= {f"{name} %": repeats_of(name) for name in ("words", "reference words", "2-grams")}
     return {
         "system": lambda row: row["id"],
         **engine,
