@@ -120,7 +120,7 @@ do_prepare() {
 # use METHOD [VARIANT [DATA [SEED]]]: these settings, and the model's $NAME
 use() {
   METHOD=$1 VARIANT=${2:-} DATA=${3:-distilled} SEEDED=${4:-}
-  ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED='' COMPILES=1
+  ID='' ARCH=$1 CRITERION='' AFTER='' BASELINE=beam5 PICTURED='' COMPILES=1 COUNTED=''
   DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=("${STORED[@]}")
   lasts "${LASTS[@]}"
   WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() FORCED=(--gold-target-len) NAME=$METHOD WARM=()
@@ -162,6 +162,20 @@ where() {
   done
 }
 binaries() { if [[ $DATA == distilled && $METHOD != teacher ]]; then echo "$OUT/bin-distilled"; else echo "$OUT/bin"; fi; }
+
+# count_words TEXT BINARIES FOLDER: how many target words each source word has, of a training text and of the valid set
+count_words() {
+  run nar align --input "$1".{"$SOURCE","$TARGET"} --dict "$2"/dict.{"$SOURCE","$TARGET"}.txt --word-counts "$3" \
+    --held-out valid "$BPE/valid".{"$SOURCE","$TARGET"}
+}
+# add_counts: those of the text that the model in use is trained on, if it asks for them
+add_counts() {
+  local text=$BPE/train folder=$OUT/counts-$DATA
+  if [[ -z $COUNTED || -n $(released "$NAME") ]] || ((MACHINE > 0)); then return; fi
+  if [[ $DATA == distilled ]]; then text=$OUT/distilled/train; fi
+  step "count-$DATA" from "$text".{"$SOURCE","$TARGET"} "$(binaries)/train.$PAIR.$TARGET.bin" to "$folder"/{train,valid} -- \
+    count_words "$text" "$(binaries)" "$folder"
+}
 
 # What starts a training on several machines: srun in a job of SLURM, else torchrun, with the first machine's address in MASTER
 reach_machines() {
@@ -221,7 +235,7 @@ add_training() {
   local word file from=() made=(fit "$METHOD" "$VARIANT" "$DATA" "$SEEDED")
   for word in "${FLAGS[@]}"; do if [[ $word == "$MODELS"/*.pt ]]; then from+=("$word"); fi; done
   file=$(released "$NAME")
-  if [[ -n $file ]]; then made=(take_released "$NAME"); fi
+  if [[ -n $file ]]; then made=(take_released "$NAME"); elif [[ -n $COUNTED ]]; then from+=("$OUT/counts-$DATA"/{train,valid}); fi
   if [[ ${AFTER:+after} == "$1" || -z $AFTER && $1 == first ]]; then
     TRAININGS+=("$(words step "train-$NAME" from "$(binaries)/train.$PAIR.$TARGET.bin" "${from[@]}" ${file:+"$file"} \
       to "$MODELS/$NAME.pt" -- "${made[@]}")")
@@ -230,6 +244,7 @@ add_training() {
 # students METHOD...: the trainings of all of them
 students() {
   local method wave TRAININGS
+  for method; do each_model "$method" add_counts; done
   for wave in first after; do
     TRAININGS=()
     for method; do each_model "$method" add_training "$wave"; done

@@ -11,6 +11,7 @@ compat.apply()
 from .architectures import (  # noqa: E402,F401
     blockwise_transformer,
     ctc,
+    fertility_nat,
     iterative_refinement,
     lanmt,
     lanmt_continuous,
@@ -22,6 +23,7 @@ from .criterions import (  # noqa: E402,F401
     alignment,
     blockwise_cross_entropy,
     elbo_length,
+    fertility_finetune,
     score_matching,
     token_length,
 )  # noqa: E402,F401

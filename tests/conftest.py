@@ -4,6 +4,7 @@ The language: up to eight words, to be said in reverse order and each in its tra
 """
 
 import fcntl
+import json
 import os
 import random
 import shutil
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any, Callable, List, Tuple
 
 import pytest
+from fairseq.data import Dictionary, indexed_dataset
 
+from nar_plugin.compat import parallel_digest
 from tests.end_to_end.programs import PLUGIN, STOCK, TASK, succeed
 
 SOURCE_WORDS = [a + b for a in ("ba", "de", "ki", "lo", "mu") for b in ("na", "ret", "sil", "tom")]
@@ -30,6 +33,7 @@ TINY_TRANSFORMER = (
 CRITERIONS = {
     "blockwise_transformer": "blockwise_cross_entropy",
     "ctc": "alignment",
+    "fertility_nat": "token_length",
     "iterative_refinement": "token_length",
     "lanmt_continuous": "elbo_length",
     "lanmt_refiner": "score_matching",
@@ -101,6 +105,21 @@ def training_set(data: Path, folder: Path, count: int, seed: int) -> None:
     succeed("fairseq-preprocess", "--user-dir", PLUGIN, *files, *dictionaries)
 
 
+def write_word_counts(data: Path, folder: Path) -> None:
+    """Files of ``--word-counts`` for the binarised splits that there are: in the toy language a word is always one."""
+    dictionaries = [Dictionary.load(str(data / f"dict.{side}.txt")) for side in ("src", "tgt")]
+    for split in ("train", "valid"):
+        prefixes = [str(data / f"{split}.src-tgt.{side}") for side in ("src", "tgt")]
+        if not indexed_dataset.dataset_exists(prefixes[0], "mmap"):
+            continue
+        sides = [indexed_dataset.make_dataset(prefix, "mmap") for prefix in prefixes]
+        sizes = [side.sizes for side in sides]
+        text = parallel_digest(dictionaries, sizes, lambda i, sides=sides: [side[i].tolist() for side in sides])
+        lines = [" ".join("1" * (int(size) - 1)) for size in sides[0].sizes]
+        head = json.dumps({"text": text, "lines": len(lines)})
+        (folder / split).write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def data(corpus: Path, once: Any) -> Path:
     """Binarised with a dictionary a side; ``test`` has 60 sentences, ``test1`` has 9."""
@@ -122,10 +141,14 @@ def student(data: Path, once: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stands_on(data: Path, teacher: Path, once: Any) -> Callable[[str], Tuple[Any, ...]]:
-    """Flags of fairseq-train for an architecture that stands on another's trained model; most do not."""
+def stands_on(data: Path, teacher: Path, once: Any) -> Callable[..., Tuple[Any, ...]]:
+    """Flags of fairseq-train for an architecture that stands on another's trained model, or on an alignment of the text
+    that is trained on; most do not."""
 
-    def flags(name: str) -> Tuple[Any, ...]:
+    def flags(name: str, trained_on: Path = data) -> Tuple[Any, ...]:
+        if name == "fertility_nat":
+            folder = once(f"counts_of_{trained_on.name}", lambda folder: write_word_counts(trained_on, folder))
+            return ("--word-counts", folder)
         if name == "blockwise_transformer":
             return ("--base-checkpoint", teacher)
         if name != "lanmt_refiner":

@@ -37,7 +37,7 @@ SHARED_METHODS = {
             "lengths",
         ),
         *("noise", "prediction", "speculative", "verification"),
-        *("quantizers", "schedules", "transformer"),
+        *("quantizers", "schedules", "source_copy", "transformer"),
     )
 }
 METHODS = {f"{PACKAGE}.methods"}
@@ -104,6 +104,7 @@ FOLDERS: dict[str, set[str]] = {
     "tasks.engines": EVERYWHERE | METHODS | COMPAT | {f"{PACKAGE}.generators.factory"},
     "tasks.ngrams": EVERYWHERE | {"kenlm"},
     "tasks.shortlists": EVERYWHERE | METHODS | COMPAT,
+    "tasks.word_counts": EVERYWHERE | COMPAT | {"numpy"},
     "tasks.scoring": EVERYWHERE | {"sacrebleu"},
     "tasks.truncation": EVERYWHERE | {"numpy"} | fairseq("data"),
     # batches are numpy's and BLEU is sacrebleu's, as in the host's own task
@@ -111,6 +112,7 @@ FOLDERS: dict[str, set[str]] = {
     | METHODS
     | COMPAT
     | {f"{PACKAGE}.tasks.{name}" for name in ("engines", "ngrams", "scoring", "shortlists", "texts", "truncation")}
+    | {f"{PACKAGE}.tasks.word_counts"}
     | {f"{PACKAGE}.generators.factory", "omegaconf.II", "numpy", "sacrebleu"}
     | fairseq("tasks", "data", "dataclass", "utils", "logging"),
 }

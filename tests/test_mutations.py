@@ -23,6 +23,7 @@ from nar_plugin.methods import (
     deduplication,
     drafters,
     drafts,
+    fertility_nat,
     gaussian,
     glancing,
     iterative_refinement,
@@ -38,12 +39,14 @@ from nar_plugin.methods import (
     quantizers,
     schedules,
     shortlist,
+    source_copy,
     speculative,
     transformer,
     unmasking,
     verification,
 )
 from tests.architectures import test_blockwise_transformer as whole_blockwise
+from tests.architectures import test_fertility_nat as whole_fertilities
 from tests.architectures import test_iterative_refinement as whole_refinement
 from tests.architectures import test_lanmt as whole_lanmt
 from tests.architectures import test_lanmt_continuous as whole_continuous
@@ -60,6 +63,7 @@ from tests.methods import test_cache as caches
 from tests.methods import test_ctc_glimpse as glimpses
 from tests.methods import test_deduplication as together
 from tests.methods import test_drafts as lookups
+from tests.methods import test_fertilities as fertilities
 from tests.methods import test_gaussian as gaussians
 from tests.methods import test_iterative_refinement_corruption as corruption
 from tests.methods import test_lanmt_length_transform as transform
@@ -73,12 +77,28 @@ from tests.methods import test_transformer as blocks
 from tests.methods import test_unmasking as rules
 from tests.methods import test_verification as verdicts
 
+copies_of_a_batch = fertilities.test_copies_of_a_batch_are_those_of_each_sentence
+sums_that_can_be = fertilities.test_no_sum_is_beyond_twice_the_sentence_and_none_is_without_a_word
+what_is_certain = fertilities.test_the_end_has_the_fertility_one_and_padding_none
+vectors_of_a_length = fertilities.test_the_most_probable_fertilities_of_a_length_are_those_of_brute_force
+fertilities_divergence = fertilities.test_a_divergence_is_that_of_its_definition
+the_estimate = fertilities.test_the_estimate_is_on_average_the_gradient_of_the_expected_loss
+
 Check = Callable[[], None]
 Mutation = tuple[str, str, Check]
 
 MODULES = (
     *(alignments, ctc, glancing, prefix_beam),
-    *(mask_predict, iterative_refinement, lanmt, lanmt_continuous, lanmt_refiner, latent_transformer),
+    *(
+        mask_predict,
+        iterative_refinement,
+        fertility_nat,
+        source_copy,
+        lanmt,
+        lanmt_continuous,
+        lanmt_refiner,
+        latent_transformer,
+    ),
     *(autoregressive, quantizers, schedules),
     *(blockwise_transformer, drafters, drafts, speculative, verification),
     *(cache, deduplication, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
@@ -206,6 +226,18 @@ def energies_at_pads() -> None:
 
 def slopes_reach_every_weight() -> None:
     whole_refiner.test_every_weight_of_the_network_has_a_gradient("energy", 0.0, True)
+
+
+def words_are_copied() -> None:
+    fertilities.test_a_word_is_copied_as_often_as_its_fertility_says([2, 0, 1, 3], [0, 0, 2, 3, 3, 3])
+
+
+def the_average() -> None:
+    fertilities.test_the_most_probable_and_the_average_fertility([0.1, 0.2, 0.7], 2, 2)
+
+
+def thirty_vectors_of_three_words() -> None:
+    fertilities.test_a_search_finds_the_most_probable_vectors_best_first(30, 3)
 
 
 def three_words_copied_to_seven() -> None:
@@ -1299,6 +1331,44 @@ MUTATIONS: dict[str, list[Mutation]] = {
             "x.scatter_(-1, place[..., None], -torch.inf)",
             "pass",
             together.test_a_penalty_goes_from_nothing_to_no_repeats_at_all,
+        ),
+    ],
+    "fertility_nat": [
+        ("ends, targets, right=True)", "ends, targets)", words_are_copied),
+        ("right=True), lengths[:, None] - 1)", "right=True), lengths[:, None])", copies_of_a_batch),
+        ("(MOST * lengths)", "(MOST * lengths.clamp(min=int(lengths.max())))", sums_that_can_be),
+        ("keepdim=True) == 0) & words, one", "keepdim=True) < 0) & words, one", sums_that_can_be),
+        ("masked_fill(~words, torch.inf).argmin(1)", "masked_fill(~words, -torch.inf).argmax(1)", sums_that_can_be),
+        ("most - (kept.cumsum(1) - kept)", "most - kept.cumsum(1)", sums_that_can_be),
+        ("== lengths[:, None] - 1).long()", "== lengths[:, None]).long()", what_is_certain),
+        (".sum(-1).round().long()", ".sum(-1).long()", the_average),
+        (
+            "sampled(log_probs / temperature",
+            "sampled(log_probs",
+            lambda: fertilities.test_draws_follow_the_probabilities(0.5),
+        ),
+        ("n // (i + 1)", "n // (i + 2)", thirty_vectors_of_three_words),
+        ("scores[:, 0] > -torch.inf", "scores[:, 0] > torch.inf", thirty_vectors_of_three_words),
+        (
+            "range(min(size, n))",
+            "range(min(size, n) - 1)",
+            lambda: fertilities.test_the_best_sums_of_two_lists_are_among_the_pairs_that_are_tried(144),
+        ),
+        ("classes - 1 - chosen)", "chosen)", vectors_of_a_length),
+        ("gain = log_probs - teacher if", "gain = log_probs - 0 * teacher if", fertilities_divergence),
+        ("(loss - baseline).detach()", "(baseline - loss).detach()", the_estimate),
+        ("(rank < left)", "(rank <= left)", lambda: fertilities.test_expected_fertilities_are_scaled_to_any_length(7)),
+    ],
+    "source_copy": [
+        (
+            "chosen + self.embedding.places(",
+            "chosen + 0 * self.embedding.places(",
+            whole_fertilities.test_the_decoder_reads_source_embeddings_with_both_positions,
+        ),
+        (
+            "if self.is_blind:",
+            "if False:",
+            lambda: whole_fertilities.test_no_position_sees_itself_but_one_that_is_alone(6),
         ),
     ],
     "schedules": [

@@ -100,6 +100,8 @@ def enliven(model: Any, seed: int) -> None:
         model.target_embedding.tokens.weight[model.symbols.mask :] *= 0.1
         if hasattr(model, "length_table"):
             model.length_table.weight *= 0.6
+        if hasattr(model, "fertility_head"):  # a word becomes about one, so that a source has many lengths
+            model.fertility_head.bias -= (torch.arange(len(model.fertility_head.bias)) - 1.0).abs()
 
 
 def tiny_model(
@@ -185,6 +187,16 @@ def stacked(rows: Iterable[Row], *, is_left: bool = False, width: int = 0, eos: 
     return torch.tensor([p + row if is_left else row + p for p, row in zip(pads, ended, strict=True)])
 
 
+def word_counts_of(sources: list[Row], targets: list[Row]) -> Tensor:
+    """(B, S) target words of each source word, spread as evenly as they can be, and 1 of each end."""
+    counts = torch.zeros(len(sources), max(map(len, sources), default=0) + 1, dtype=torch.int64)
+    for row, source, target in zip(counts, sources, targets, strict=True):
+        for i in range(len(target) if source else 0):
+            row[i * len(source) // len(target)] += 1
+        row[len(source)] = 1
+    return counts
+
+
 def sample_of(
     sources: list[Row], targets: Optional[list[Row]] = None, *, is_left: bool = False, epoch: int = 1, first_id: int = 0
 ) -> dict[str, Any]:
@@ -200,6 +212,7 @@ def sample_of(
     }
     if targets is not None:
         sample["target"] = stacked(targets)
+        sample["columns"]["word_counts"] = word_counts_of(sources, targets)
     return sample
 
 
@@ -265,7 +278,9 @@ def train(model: Any, sample: dict[str, Any], steps: int, rate: float = 3e-3) ->
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     model.train()
     for step in range(steps):
-        loss, size, _ = loss_of(model, {**sample, "columns": {"keys": noise.training_keys(1, step, ids)}})
+        loss, size, _ = loss_of(
+            model, {**sample, "columns": {**sample["columns"], "keys": noise.training_keys(1, step, ids)}}
+        )
         optimizer.zero_grad()
         (loss / size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

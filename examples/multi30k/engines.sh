@@ -51,9 +51,13 @@ untrained() {
     case $2 in
       mask_predict) flags+=(--activation-fn relu) ;; # as all others have it
       latent_codes) flags+=("${BASE[@]}") ;;
-      iterative_refinement) if (($3 != $4)); then flags+=(--attend-top); fi ;;
+      iterative_refinement | fertility_nat) if (($3 != $4)); then flags+=(--attend-top); fi ;;
       lanmt_refiner) flags+=(--latent-model "$MODELS/$1-$AFTER-$3-$4.pt") ;;
     esac
+  fi
+  if [[ -n ${COUNTED:-} && $2 != ar ]]; then
+    count_words "$BPE/train" "$WORDS_AT" "$WORDS_AT/counts"
+    flags+=(--word-counts "$WORDS_AT/counts")
   fi
   if [[ $2 != lanmt_refiner ]]; then flags+=(--share-all-embeddings --encoder-layers "$3" --decoder-layers "$4"); fi
   WEIGHTS=() RELEASED=()

@@ -71,6 +71,10 @@ overfit() {
   run mkdir -p "$folder"
   for lang in "${LANGS[@]}"; do run_to "$folder/text.$lang" head -n 1000 "$BPE/train.$lang"; done
   binarise "$folder/bin" --srcdict "$OUT/bin/dict.$TARGET.txt" --trainpref "$folder/text"
+  if [[ -n $COUNTED ]]; then
+    count_words "$folder/text" "$folder/bin" "$folder/counts"
+    OVERFIT+=(--word-counts "$folder/counts")
+  fi
   train_on "$folder/bin" "$1-overfit" "${FLAGS[@]}" "${OVERFIT[@]}" --dropout 0 --max-epoch 200 --disable-validation --no-epoch-checkpoints
   run_to "$folder.txt" fairseq-generate "$folder/bin" "${DECODE[@]}" --gen-subset train --path "$MODELS/$1-overfit.pt" "${OVERFIT_WAY[@]}" \
     --batch-size 50 --remove-bpe --scoring sacrebleu
@@ -125,6 +129,10 @@ train_base() {
   use "$1"
   if [[ -n $ARCH ]]; then BASE+=(--arch "${ARCH}_wmt14_en_de" --criterion "$CRITERION"); fi
   if ((${#SHARED[@]})); then BASE+=(--share-all-embeddings); fi
+  if [[ -n $COUNTED ]]; then
+    count_words "$BPE/train" "$OUT/base/bin" "$OUT/base/counts"
+    BASE+=(--word-counts "$OUT/base/counts")
+  fi
   WEIGHTS=() RELEASED=()
   train "base-$1" "$OUT/base/bin" --task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --seed 1 \
     --optimizer sgd --lr 0 --max-update 1 --max-tokens 256 --disable-validation --no-epoch-checkpoints --no-save-optimizer-state "${BASE[@]}"

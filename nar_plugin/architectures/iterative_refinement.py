@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..methods import iterative_refinement as method
 from ..methods import lengths as length_classes
-from ..methods import noise, options, prediction
+from ..methods import noise, options, prediction, source_copy
 from ..methods.contract import (
     Encoded,
     Finished,
@@ -185,7 +185,7 @@ class IterativeRefinementModel(base.DecodingModel):
         reads = {"reads_words": next_input != "hidden", "reads_hidden": next_input != "words"}
         return {
             "encode": Pass(encode, "encoder"),
-            "first": Pass(method.FirstPass(embedding, decoder.first, cfg.mask_diagonal), "decoder"),
+            "first": Pass(source_copy.CopyPass(embedding, decoder.first, cfg.mask_diagonal), "decoder"),
             "project_first": Pass(Projection(self.first_output, self.symbols.size)),
             "next": Pass(method.NextPass(embedding, decoder.later, cfg.mask_diagonal, **reads), "decoder"),
             "project": Pass(Projection(embedding.tokens, self.symbols.size)),

@@ -54,7 +54,7 @@ from .flags import decode_flags, registered_model, with_new_options
 from .programs import end_like_cat, is_decoder, is_program
 from .streams import tolerate_bad_text
 from .texts import STATE as TEXT
-from .texts import digest
+from .texts import digest, parallel_digest
 
 __all__ = [
     "TEXT",
@@ -81,6 +81,7 @@ __all__ = [
     "load_transformer",
     "load_weights",
     "model_options",
+    "parallel_digest",
     "registered_model",
     "seconds_of_compiling",
     "text_of",

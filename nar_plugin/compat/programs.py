@@ -170,6 +170,8 @@ def check(cfg: Any, program: str) -> None:
     if begins and program not in ("train", "hydra_train"):
         flags = ", ".join("--" + name.replace("_", "-") for name in begins)
         raise UsageError(f"{flags}: how a training begins; leave it out of {program}, a checkpoint stands alone")
+    if program in DECODERS and getattr(cfg.task, "word_counts", None):
+        raise UsageError(f"--word-counts: what a training reads; leave it out of {program}")
     if program in ("train", "hydra_train", "validate"):
         if cfg.dataset.max_tokens is None and cfg.dataset.batch_size is None:
             raise UsageError("how large is a batch? --max-tokens, or --batch-size")

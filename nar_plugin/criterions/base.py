@@ -78,10 +78,15 @@ class TermsCriterion(FairseqCriterion):
             raise UsageError(f"--criterion {self.name} needs --task translation_nar")
         terms = model(sample["net_input"], sample["target"], **sample["columns"])
         sums: Sums = {"nsentences": sample["nsentences"], "ntokens": sample["ntokens"]}
-        loss = sum(term.weight * self.loss_of(term, sums) for term in terms)
+        loss = self.summed(terms, sample, sums)
         sample_size = self.sample_size(terms, sums)
         sums.update(loss=loss.detach(), sample_size=sample_size)
         return loss, sample_size, sums
+
+    def summed(self, terms: List[Any], sample: Dict[str, Any], sums: Sums) -> Tensor:
+        """The summed loss of a batch, in nats."""
+        total: Any = sum(term.weight * self.loss_of(term, sums) for term in terms)
+        return total
 
     def sample_size(self, terms: List[Any], sums: Sums) -> int:
         """What all sums of the batch are divided by."""
@@ -125,11 +130,11 @@ class TermsCriterion(FairseqCriterion):
         return (1 - self.label_smoothing) * nll - self.label_smoothing * log_probs.mean(-1).sum()
 
     def class_loss(self, term: Classes, sums: Sums) -> Tensor:
-        """Σ −log p(class), never smoothed."""
-        nll = F.cross_entropy(term.logits.float(), term.target, reduction="sum")
+        """Σ −log p(class), never smoothed, each as many times as the term says."""
+        nll = F.cross_entropy(term.logits.float(), term.target, reduction="none")
         correct = (term.logits.detach().argmax(-1) == term.target).sum()
-        add(sums, "classes", term.name, nats=nll.detach(), count=term.target.numel(), correct=correct)
-        return nll
+        add(sums, "classes", term.name, nats=nll.sum().detach(), count=term.target.numel(), correct=correct)
+        return nll.sum() if term.weights is None else (term.weights * nll).sum()
 
     def nats_loss(self, term: Nats, sums: Sums) -> Tensor:
         """Σ over what counts."""

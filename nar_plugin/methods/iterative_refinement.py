@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from . import noise
-from .transformer import Memory, Stack, TokenEmbedding, mean_over, others
+from .source_copy import Decoder
+from .transformer import Memory, Stack, TokenEmbedding, mean_over
 
 REPEAT, REPLACE, SWAP = 0, 1, 2
 LIGHTEST, HEAVIEST = 0.1, 0.9
@@ -128,37 +129,6 @@ class Decoders(nn.Module):
         """The source for either, made once where they are one."""
         later = self.later.memory(states)
         return (later if self.first is self.later else self.first.memory(states)), later
-
-
-class Decoder(nn.Module):
-    """What both decoders do: attention among positions of which, with ``is_blind``, none sees itself."""
-
-    def __init__(self, embedding: TokenEmbedding, decoder: Stack, is_blind: bool) -> None:
-        super().__init__()
-        self.embedding, self.decoder, self.is_blind = embedding, decoder, is_blind
-
-    def decoded(self, x: Tensor, mask: Tensor | None, memory: tuple[Memory, ...], is_source: Tensor | None) -> Tensor:
-        """(R, T, D) inputs to (R, T, D) states."""
-        seen = mask
-        if self.is_blind:
-            seen = others(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask)
-        return self.decoder(self.embedding.dropout(x), seen, memory, is_source, self.embedding.places(x.size(1)))
-
-
-class FirstPass(Decoder):
-    """Decoder 1, over the source's embeddings copied to the target's places."""
-
-    def forward(
-        self,
-        copied: Tensor,
-        places: Tensor,
-        mask: Tensor | None,
-        memory: tuple[Memory, ...],
-        is_source: Tensor | None,
-    ) -> Tensor:
-        """(R, S, D) embeddings and the (R, T) places that are copied to (R, T, D) states."""
-        chosen = copied.gather(1, places[..., None].expand(-1, -1, copied.size(-1)))
-        return self.decoded(chosen + self.embedding.places(places.size(1)), mask, memory, is_source)
 
 
 class NextPass(Decoder):

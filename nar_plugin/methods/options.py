@@ -23,6 +23,7 @@ UNMASK_THRESHOLDS = {"threshold": 0.9, "entropy": 2.0, "gap": 1.0}
 """By the rules that have one, what holds where none is given."""
 ENGINES = ("eager", "int8", "bf16", "compiled")
 ACCEPTS = ("exact", "top-k", "distance")
+FERTILITIES = ("argmax", "average", "sample", "search")
 
 T = TypeVar("T", bound="Options")
 
@@ -363,8 +364,8 @@ class Samples(Engine):
 
     decode_samples: int = option(
         0,
-        "iterative refinement: refine so many samples beside the most probable words, and average; latent models: so "
-        "many candidates, the first without noise",
+        "iterative refinement: refine so many samples beside the most probable words, and average; latent models and "
+        "fertilities: so many candidates, the first without noise",
         least=0,
     )
 
@@ -396,6 +397,33 @@ class Codes(GoldLength, Beam, Samples, Stopping):
         found = super().ineffective()
         if self.decode_samples < 2:
             found["latent_temperature"] = "without --decode-samples 2 or more"
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fertilities(GoldLength, Samples, History):
+    """For models that are told by fertilities how many words each word of a source becomes."""
+
+    fertility: str = option(
+        "argmax",
+        "how many words a source word becomes: most probably (argmax), on the average (average), or --decode-samples "
+        "candidates, drawn beside the most probable one (sample) or the most probable ones together (search)",
+        choices=FERTILITIES,
+    )
+    fertility_temperature: float = option(1.0, "of the probabilities that --fertility sample draws by", least=1e-3)
+
+    def counts(self) -> dict[str, int]:
+        is_one = self.fertility in ("argmax", "average")
+        return {**super().counts(), "decode_samples": 1 if is_one else max(1, self.decode_samples)}
+
+    def ineffective(self) -> dict[str, str]:
+        found = super().ineffective()
+        if self.fertility in ("argmax", "average"):
+            found["decode_samples"] = f"on --fertility {self.fertility}"
+        if self.fertility != "argmax":
+            found["gold_target_len"] = f"on --fertility {self.fertility}"
+        if self.fertility != "sample":
+            found["fertility_temperature"] = f"on --fertility {self.fertility}"
         return found
 
 
@@ -569,7 +597,7 @@ class DraftedSentences(Drafted, Refinement):
 
 GROUPS: tuple[type[Options], ...] = (
     *(Candidates, Vocabulary, Deduplication, Lengths, Refinement, Unmasking, Stopping, LatentSteps),
-    *(Codes, Heads, DraftedSteps, DraftedSentences),
+    *(Codes, Fertilities, Heads, DraftedSteps, DraftedSentences),
 )
 """All groups: every option is in one of them, or in a base of one."""
 

@@ -3,6 +3,7 @@
 A term carries sums' raw material, never a mean, so that splitting a batch changes nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -27,12 +28,31 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Classes:
-    """One classification a sentence (or position), never smoothed. ``logits``: (B, C); ``target``: (B,)."""
+    """One classification a sentence (or position), never smoothed. ``logits``: (B, C); ``target``: (B,).
+
+    ``weights``: (B,) how many times each counts in the loss; None: once.
+    """
 
     name: str
     logits: Tensor
     target: Tensor
     weight: float = 1.0
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fertilities(Classes):
+    """Those of all words of a batch, and what an objective needs that tries others.
+
+    ``log_probs``: (B, S, 50) in nats, what is certain at ends and pads; ``lengths``: (B,) tokens of the sources;
+    ``is_token``: (B, T) of the targets. ``write``: (B, S) fertilities to the (M, V) logits of the words that the
+    decoder puts in their place, without a gradient, and (B, U) where these stand.
+    """
+
+    log_probs: Tensor
+    lengths: Tensor
+    is_token: Tensor
+    write: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)

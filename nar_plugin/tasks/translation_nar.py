@@ -31,6 +31,7 @@ from ..methods.shortlist import Lexicon
 from ..methods.symbols import Symbols
 from . import engines, ngrams, scoring, shortlists, texts
 from .truncation import at_least_longest, cut_to
+from .word_counts import WordCounts
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,10 @@ class TranslationNarConfig(TranslationConfig):
     warm_start_parts: str = field(
         default="", metadata={"help": "what of it --warm-start takes (default: embeddings,encoder,decoder)"}
     )
+    word_counts: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder of nar align --word-counts: in training, how many target words a source word has"},
+    )
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
@@ -100,6 +105,7 @@ class TranslationNarTask(TranslationTask):
         self.valid_subset = ""
         self.criterion: Any = None
         self.is_validation_checked = bool(cfg.disable_validation)
+        self.word_counts = WordCounts(cfg.word_counts) if cfg.word_counts else None
         self.text = texts.Text.of(src_dict, tgt_dict, cfg.source_lang, cfg.target_lang)
         if cfg.upsample_primary == -1:  # the host's default, under which several training sets have a size below 0
             cfg.upsample_primary = 1
@@ -144,6 +150,8 @@ class TranslationNarTask(TranslationTask):
             raise UsageError(
                 f"{split} in {self.cfg.data} cannot be read: {' '.join(str(error).split())}{told}"
             ) from None
+        if self.word_counts is not None and split in (self.cfg.train_subset, *self.cfg.valid_subsets.split(",")):
+            self.word_counts.load(split, self.datasets[split])
 
     def state_dict(self) -> Dict[str, Any]:
         return {**super().state_dict(), compat.TEXT: self.text.as_dict()}
@@ -174,6 +182,8 @@ class TranslationNarTask(TranslationTask):
             model.load_base(base)
         if factory.is_decoding_model(model):
             self.criterions, self.inputs = tuple(model.criterions), tuple(model.inputs)
+        if self.word_counts is not None and "word_counts" not in self.inputs:
+            raise UsageError(f"--word-counts: --arch {self.architecture} reads none; leave it out")
         is_frozen = getattr(model, "is_encoder_frozen", False)
         if not from_checkpoint and (self.cfg.warm_start or self.cfg.warm_start_parts or is_frozen):
             self._warm_start(model, self.cfg.warm_start)
@@ -414,14 +424,21 @@ class TranslationNarTask(TranslationTask):
         """A side column of the sentences ``ids`` (B,) of a split: what a model wants beside source and target.
 
         Here ``keys``, (B,) noise keys: a resumed, split or re-ordered training draws the same noise, and so does every
-        validation. Another task adds what it knows by sentence (fertilities, weights). Raises UsageError for a column
-        that nobody knows.
+        validation; and ``word_counts``, (B, S) target words of each source word (``--word-counts``). Another task adds
+        what it knows by sentence (weights). Raises UsageError for a column that nobody knows.
         """
+        if name == "word_counts":
+            return self._word_counts(ids, split)
         if name != "keys":
             raise UsageError(
                 f"--arch {self.architecture} needs {name} of each sentence, which this --task does not have"
             )
         return noise.training_keys(self.cfg.seed, epoch, ids)
+
+    def _word_counts(self, ids: torch.Tensor, split: str) -> torch.Tensor:
+        if self.word_counts is None:
+            raise UsageError(f"--arch {self.architecture} is trained with --word-counts (nar align --word-counts)")
+        return self.word_counts.rows(ids, split, self.datasets[split].src_sizes)
 
     def get_batch_iterator(
         self,

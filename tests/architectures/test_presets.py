@@ -28,6 +28,12 @@ PAPERS: Dict[str, Dict[str, Sizes]] = {
         "iwslt16_de_en": (5, 278, 507, 2),
         "iwslt14_de_en": (5, 256, 1024, 4),
     },
+    "fertility_nat": {
+        "wmt14_en_de": (6, 512, 512, 8),
+        "wmt16_ro_en": (6, 512, 512, 8),
+        "iwslt16_de_en": (5, 278, 507, 2),
+        "iwslt14_de_en": (5, 256, 1024, 4),
+    },
     "iterative_refinement": {
         "wmt14_en_de": (6, 512, 512, 8),
         "wmt16_ro_en": (6, 512, 512, 8),
@@ -79,6 +85,8 @@ def by_hand(name: str, size: str) -> int:
         return layers * decoder + dim * (8 + 8)
     if name == "ctc":
         return types * dim + layers * (encoder + decoder)
+    if name == "fertility_nat":
+        return types * dim + layers * (encoder + decoder + attention) + dim * 50
     if name == "mask_predict":  # learned positions of either side, lengths, and where the small presets have none
         tables = types * dim
         positions = (3 if dim == 512 else 1) * POSITIONS * dim

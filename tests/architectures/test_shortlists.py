@@ -40,6 +40,7 @@ SOURCES = [[], *random_rows(11, 7, seed=33, words=WORDS), []]
 DECODES: dict[str, list[dict[str, Any]]] = {
     "blockwise_transformer": [],  # whose words are the base's, which may be any
     "ctc": [{}, {"lengths": 4, "nbest": 3}, {"lengths": 3, "max_candidate_tokens": 20}],
+    "fertility_nat": [{}, {"fertility": "search", "decode_samples": 3, "max_candidate_tokens": 20}],
     "iterative_refinement": [
         {"iterations": 3, "lengths": 2},
         {"iterations": 2, "decode_samples": 3},

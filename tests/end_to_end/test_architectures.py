@@ -14,6 +14,7 @@ from tests.end_to_end.programs import TASK, complains, program, succeed, texts
 UPDATES = {
     "blockwise_transformer": 60,
     "ctc": 400,
+    "fertility_nat": 100,
     "iterative_refinement": 60,
     "lanmt_continuous": 150,
     "lanmt_refiner": 40,
@@ -31,6 +32,11 @@ DECODES = {
     "ctc": [
         ("--iter-decode-with-beam", 4),
         ("--iter-decode-with-beam", 3, "--rescore-norm", "lenpen", "--lenpen", 0.5),
+    ],
+    "fertility_nat": [
+        ("--fertility", "average"),
+        ("--fertility", "sample", "--decode-samples", 4, "--fertility-temperature", 2.0),
+        ("--fertility", "search", "--decode-samples", 4, "--collapse-repeats"),
     ],
     "iterative_refinement": [
         ("--stop-rule", "none"),

@@ -8,6 +8,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from nar_plugin.architectures import base
 from nar_plugin.architectures.blockwise_transformer import BlockwiseTransformerConfig, BlockwiseTransformerModel
 from nar_plugin.architectures.ctc import CtcConfig, CtcModel
+from nar_plugin.architectures.fertility_nat import FertilityNatConfig, FertilityNatModel
 from nar_plugin.architectures.iterative_refinement import IterativeRefinementConfig, IterativeRefinementModel
 from nar_plugin.architectures.lanmt_continuous import LanmtContinuousConfig, LanmtContinuousModel
 from nar_plugin.architectures.lanmt_refiner import LanmtRefinerConfig, LanmtRefinerModel
@@ -17,6 +18,7 @@ from nar_plugin.criterions.alignment import AlignmentCriterion
 from nar_plugin.criterions.base import TermsConfig
 from nar_plugin.criterions.blockwise_cross_entropy import BlockwiseCrossEntropyCriterion
 from nar_plugin.criterions.elbo_length import ElboLengthConfig, ElboLengthCriterion
+from nar_plugin.criterions.fertility_finetune import FertilityFinetuneConfig, FertilityFinetuneCriterion
 from nar_plugin.criterions.score_matching import ScoreMatchingConfig, ScoreMatchingCriterion
 from nar_plugin.criterions.token_length import TokenLengthConfig, TokenLengthCriterion
 from nar_plugin.tasks.translation_nar import TranslationNarConfig, TranslationNarTask
@@ -24,6 +26,7 @@ from nar_plugin.tasks.translation_nar import TranslationNarConfig, TranslationNa
 MODELS = {
     "blockwise_transformer": (BlockwiseTransformerModel, BlockwiseTransformerConfig),
     "ctc": (CtcModel, CtcConfig),
+    "fertility_nat": (FertilityNatModel, FertilityNatConfig),
     "iterative_refinement": (IterativeRefinementModel, IterativeRefinementConfig),
     "lanmt_continuous": (LanmtContinuousModel, LanmtContinuousConfig),
     "lanmt_refiner": (LanmtRefinerModel, LanmtRefinerConfig),
@@ -34,6 +37,7 @@ CRITERIONS = {
     "alignment": (AlignmentCriterion, TermsConfig),
     "blockwise_cross_entropy": (BlockwiseCrossEntropyCriterion, TermsConfig),
     "elbo_length": (ElboLengthCriterion, ElboLengthConfig),
+    "fertility_finetune": (FertilityFinetuneCriterion, FertilityFinetuneConfig),
     "score_matching": (ScoreMatchingCriterion, ScoreMatchingConfig),
     "token_length": (TokenLengthCriterion, TokenLengthConfig),
 }

@@ -80,7 +80,7 @@ def weights(folder: Path) -> Any:
 def test_two_processes_are_one_with_twice_the_update_frequency(
     name: str, thirty_two: Path, stands_on: Any, tmp_path: Path
 ) -> None:
-    more = ("--max-update", 6, "--no-epoch-checkpoints", *stands_on(name))
+    more = ("--max-update", 6, "--no-epoch-checkpoints", *stands_on(name, thirty_two))
     one = succeed("fairseq-train", thirty_two, *options(name, tmp_path / "one", *more, "--update-freq", 2))
     first, second = Ranks(thirty_two, tmp_path / "two", options(name, tmp_path / "two", *more)).end()
     assert (first.code, second.code) == (0, 0), first.stderr[-2000:] + second.stderr[-2000:]
@@ -104,7 +104,7 @@ def test_where_one_process_is_killed_the_other_ends_and_both_go_on(
     name: str, thirty_two: Path, stands_on: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "two"
-    saving = ("--save-interval-updates", 3, "--no-epoch-checkpoints", *stands_on(name))
+    saving = ("--save-interval-updates", 3, "--no-epoch-checkpoints", *stands_on(name, thirty_two))
     ranks = Ranks(thirty_two, folder, options(name, folder, *saving, "--max-update", 100_000))
     deadline = time.monotonic() + 120
     while not list(folder.glob("checkpoint_*_9.pt")):
@@ -152,6 +152,12 @@ OPTIONS = {
         {"decoder_layers": 0, "share_all_embeddings": True},
         {"deep_supervision": True, "decoder_layers": 3},
         {"glance": "0.5:0.1", "max_update": 100},
+    ],
+    "fertility_nat": [
+        {},
+        {"attend_top": True},
+        {"share_all_embeddings": True},
+        {"freeze": "encoder", "share_all_embeddings": True},
     ],
     "iterative_refinement": [
         {},

@@ -10,6 +10,7 @@ from fairseq.tasks.translation import TranslationConfig
 
 from nar_plugin.architectures.blockwise_transformer import BlockwiseTransformerModel
 from nar_plugin.architectures.ctc import CtcModel
+from nar_plugin.architectures.fertility_nat import FertilityNatModel
 from nar_plugin.architectures.iterative_refinement import IterativeRefinementModel
 from nar_plugin.architectures.lanmt import LanmtModel
 from nar_plugin.architectures.lanmt_continuous import LanmtContinuousModel
@@ -33,6 +34,7 @@ OF_MODELS: dict[str, type[Any]] = {
     "lanmt_refiner_tiny": ScoreOptions,
     "lanmt_refiner_tiny (energy)": EnergyOptions,
     "ctc_tiny": CtcModel.decode_options,
+    "fertility_nat_tiny": FertilityNatModel.decode_options,
     "blockwise_transformer_tiny": BlockwiseTransformerModel.decode_options,
 }
 """By preset, the options of every architecture."""
@@ -110,7 +112,7 @@ def test_options_that_are_flags_of_fairseqs_own_are_silent_as_fairseq_is() -> No
 
 OF_TRAINING_AND_TEXT = {
     *("cpu_autocast", "eval_bleu_tokenize", "allow_other_dictionary"),
-    *("warm_start", "warm_start_parts"),
+    *("warm_start", "warm_start_parts", "word_counts"),
 }
 OF_THE_HOST = {
     *("seed", "best_checkpoint_metric", "disable_validation", "valid_subsets"),
@@ -174,6 +176,7 @@ STOPPING = {"stop_rule", "stop_window", "stop_distance"}
 REFINING = {"iterations", "is_forced", "print_step"}
 CODES = {"latent_lengths", "latent_temperature"}
 TOGETHER = {"deduplicate", "duplicate_penalty"}
+FERTILITIES = {"fertility", "fertility_temperature"}
 LIMITS = {"min_len", "max_len_a", "max_len_b", "unkpen", "temperature", "sampling", "sampling_topk", "sampling_topp"}
 VERIFYING = {"accept", "accept_top_k", "accept_distance", "min_block", "block_verification"}
 OF_DRAFTERS = {"drafter", "draft_length", "redraft"}
@@ -189,6 +192,7 @@ OF_DRAFTERS = {"drafter", "draft_length", "redraft"}
         ("lanmt_refiner_tiny", UNMASKING | CODES),
         ("lanmt_refiner_tiny (energy)", UNMASKING | CODES),
         ("latent_transformer_tiny (fsq)", UNMASKING | LATENT),
+        ("fertility_nat_tiny", REFINING | STOPPING | UNMASKING | LATENT | CODES | {"lengths"}),
         (
             "ctc_tiny",
             REFINING | STOPPING | UNMASKING | LATENT | CODES | TOGETHER | {"decode_samples", "gold_target_len"},
@@ -208,6 +212,8 @@ OF_DRAFTERS = {"drafter", "draft_length", "redraft"}
 def test_a_model_has_all_options_but_those_that_it_would_ignore(name: str, lacks: set[str]) -> None:
     of_heads = LIMITS | VERIFYING | {"block_size"}
     others = OF_DRAFTERS if name.startswith("blockwise") else OF_DRAFTERS | of_heads
+    if not name.startswith("fertility_nat"):
+        others = others | FERTILITIES
     assert set(EVERY) - names_of(OF_MODELS[name]) == lacks | others
 
 
@@ -259,7 +265,9 @@ def recording(kind: type[Any], read: set[str]) -> type[Any]:
 def test_every_option_that_a_model_offers_is_read_in_a_decode(name: str) -> None:
     """A flag that is taken and then not looked at would be ignored in silence."""
     model, kind, read = model_of(name), OF_MODELS[name], set()
-    wanted = {"iterations": 2, "lengths": 2, "decode_samples": 2, "nbest": 2, "gold_target_len": True}
+    wanted: dict[str, Any] = {"iterations": 2, "lengths": 2, "decode_samples": 2, "nbest": 2, "gold_target_len": True}
+    if name.startswith("fertility_nat"):  # what is drawn has no length that is asked for
+        wanted |= {"fertility": "sample", "gold_target_len": False}
     if name.startswith("blockwise"):  # one hypothesis
         wanted["nbest"] = 1
     if name.endswith("(fsq)"):  # codes come from a beam or are drawn
@@ -305,6 +313,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any], str]] = [
     ("latent_temperature", [0.001, 2.0], [0.0, -1.0], "it needs 0.001 or more"),
     ("ngram_weight", [0.0, 0.3], [-0.1], "it needs 0 or more"),
     ("latent_step_size", [0.0, 0.8], [-1.0], "it needs 0 or more"),
+    ("fertility_temperature", [0.001, 2.0], [0.0, -1.0], "it needs 0.001 or more"),
     ("min_len", [0, 3], [-1], "it needs 0 or more"),
     ("max_len_a", [0.0, 1.5], [-0.5], "it needs 0 or more"),
     ("max_len_b", [0, 200], [-1], "it needs 0 or more"),
@@ -322,6 +331,7 @@ CHOICES = {
     "unmask": options.UNMASKINGS,
     "stop_rule": options.STOP_RULES,
     "accept": options.ACCEPTS,
+    "fertility": options.FERTILITIES,
 }
 
 
@@ -377,6 +387,7 @@ def test_more_hypotheses_than_candidates_are_refused_by_the_flags_that_would_mak
         (MaskPredictModel.decode_options, "--iter-decode-with-beam"),
         (LanmtModel.decode_options, "--decode-samples"),
         (CtcModel.decode_options, "--iter-decode-with-beam"),
+        (FertilityNatModel.decode_options, "--decode-samples"),
     ):
         with pytest.raises(UsageError) as error:
             kind(nbest=3)
@@ -438,9 +449,10 @@ def test_a_choice_of_fairseqs_kind_becomes_text() -> None:
 def test_where_nothing_was_said_the_default_of_the_model_holds() -> None:
     for kind in OF_MODELS.values():
         assert options.filled(kind, {}) == options.filled(kind, dict.fromkeys(EVERY)) == kind()
-    assert [getattr(kind(), "iterations", 0) for kind in OF_MODELS.values()] == [9, 4, 1, 0, 1, 1, 1, 0, 0]
-    assert [getattr(kind(), "stop_rule", "") for kind in OF_MODELS.values()] == ["", *["fixed-point"] * 6, "", ""]
-    assert [getattr(kind(), "decode_sample_noise", 0) for kind in OF_MODELS.values()] == [0, 0, 0.5, 0, 1, 1, 1, 0, 0]
+    assert [getattr(kind(), "iterations", 0) for kind in OF_MODELS.values()] == [9, 4, 1, 0, 1, 1, 1, 0, 0, 0]
+    assert [getattr(kind(), "stop_rule", "") for kind in OF_MODELS.values()] == ["", *["fixed-point"] * 6, *[""] * 3]
+    noises = [getattr(kind(), "decode_sample_noise", 0) for kind in OF_MODELS.values()]
+    assert noises == [0, 0, 0.5, 0, 1, 1, 1, 0, 0, 0]
 
 
 def test_sums_over_alignments_are_compared_as_they_are_and_what_a_teacher_says_by_means() -> None:
@@ -571,6 +583,8 @@ ITERATIVE = IterativeRefinementModel.decode_options
         (ScoreOptions(decode_samples=2, latent_inference="delta"), {"latent_step_size"}),
         (ScoreOptions(decode_samples=2, latent_inference="mean"), STOPPING | {"latent_step_size", "iterations"}),
         (EnergyOptions(decode_samples=2), STOPPING),
+        (FertilityNatModel.decode_options(), {"decode_samples", "fertility_temperature"}),
+        (FertilityNatModel.decode_options(fertility="sample", decode_samples=2), {"gold_target_len"}),
     ],
 )
 def test_what_a_decode_does_not_come_to_is_named(given: options.Options, idle: set[str]) -> None:

@@ -1,4 +1,7 @@
-"""Shortlists: that an alignment finds what goes with what, and that both engines read what is written."""
+"""Shortlists: that an alignment finds what goes with what, and that both engines read what is written.
+
+Word counts: that every target word is one source word's, and that a training reads what is written.
+"""
 
 import importlib.util
 import json
@@ -8,9 +11,12 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 from fairseq.data import Dictionary
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from nar_plugin.methods.symbols import Symbols
 from nar_plugin.tasks import shortlists
+from nar_plugin.tasks.word_counts import WordCounts
+from nar_tools.text import alignment
 from tests.conftest import TRANSLATION
 from tests.end_to_end.programs import TASK, Outcome, succeed, texts
 from tests.tools.conftest import Nar
@@ -159,3 +165,89 @@ def test_texts_that_cannot_be_aligned_are_refused(nar: Nar, data: Path, corpus: 
         lists = ("--output", tmp_path / "list", "--random", 1)
         refused(nar("align", "--dict", path, path, *lists), str(path), "no dictionary of fairseq-preprocess")
     assert not (tmp_path / "list").exists()
+
+
+def counts_in(path: Path) -> List[List[int]]:
+    head, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(head)["lines"] == len(lines)
+    return [[int(word) for word in line.split()] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("links", "owners"),
+    [
+        ([[0], [1], [1], [3]], [0, 1, 1, 3]),
+        ([[0], [], [2], []], [0, 0, 2, 2]),
+        ([[], [2]], [0, 2]),
+        ([[0, 3], [1, 2], [0, 1, 2, 3]], [3, 1, 3]),
+    ],
+)
+def test_every_target_word_belongs_to_one_source_word(links: List[List[int]], owners: List[int]) -> None:
+    """FERT-4: without a link to its left neighbour's, with several to the most probable one, of equals the first."""
+    rows = [[place in some for place in range(4)] for some in links]
+    found = alignment.owners(rows, lambda i, j: {3: 0.5}.get(i, 0.1))
+    assert found == owners and [found.count(place) for place in range(4)] == [owners.count(p) for p in range(4)]
+
+
+@ALIGNED
+def test_counts_add_up_to_the_target_and_a_training_reads_them(
+    nar: Nar, data: Path, corpus: Path, text: Any, tmp_path: Path
+) -> None:
+    """FERT-4: of the text that the model learnt from, and of another that it did not."""
+    held_out = ("--held-out", "valid", corpus / "valid.src", corpus / "valid.tgt")
+    done = nar("align", "--dict", *dictionaries(data), *text, "--word-counts", tmp_path / "counts", *held_out)
+    assert done.code == 0, done.stderr
+    assert "2,000 sentences, 1.00 target words a source word" in done.stderr
+    for split in ("train", "valid"):
+        sides = [(corpus / f"{split}.{side}").read_text().splitlines() for side in ("src", "tgt")]
+        found = counts_in(tmp_path / "counts" / split)
+        assert [len(some) for some in found] == [len(line.split()) for line in sides[0]]
+        assert [sum(some) for some in found] == [len(line.split()) for line in sides[1]]
+    ones = [set(some) == {1} for some in counts_in(tmp_path / "counts" / "train")]
+    assert sum(ones) > 0.5 * len(ones), "a word of the toy language is one word"
+    counts = WordCounts(str(tmp_path / "counts"))
+    for split in ("train", "valid"):
+        task = TranslationTask.setup_task(TranslationConfig(data=str(data), source_lang="src", target_lang="tgt"))
+        task.load_dataset(split)
+        counts.load(split, task.dataset(split))
+
+
+@ALIGNED
+def test_words_that_are_repeated_and_left_out_are_counted(nar: Nar, data: Path, corpus: Path, tmp_path: Path) -> None:
+    """FERT-4: in a language where one word is said twice and one not at all."""
+    lines = (corpus / "train.src").read_text().splitlines()
+    said = {"bana": [], "deret": ["twice", "twice+"]}
+    targets = [[word for source in line.split() for word in said.get(source, [source + "!"])] for line in lines]
+    (tmp_path / "s").write_text("".join(line + "\n" for line in lines))
+    (tmp_path / "t").write_text("".join(" ".join(words) + "\n" for words in targets))
+    words = sorted({word for some in targets for word in some})
+    (tmp_path / "dict").write_text("".join(f"{word} 1\n" for word in words))
+    sides = (data / "dict.src.txt", tmp_path / "dict")
+    texts_of = ("--input", tmp_path / "s", tmp_path / "t")
+    assert nar("align", "--dict", *sides, *texts_of, "--word-counts", tmp_path / "c").code == 0
+    wanted = [[len(said.get(word, [word])) for word in line.split()] for line in lines]
+    found = counts_in(tmp_path / "c" / "train")
+    pairs = [(a, b) for one, two in zip(found, wanted) for a, b in zip(one, two)]
+    assert sum(a == b for a, b in pairs) > 0.9 * len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--random", 1), ["--output", "--word-counts"]),
+        (("--random", 1, "--word-counts", "c"), ["--input, not --random"]),
+        (("--random", 1, "--vmap", "v", "--word-counts", "c"), ["--vmap"]),
+        (("--random", 1, "--output", "o", "--held-out", "valid", "a", "b"), ["--held-out is a text for --word-counts"]),
+    ],
+)
+def test_what_would_make_nothing_is_refused(flags: Any, words: List[str], nar: Nar, data: Path) -> None:
+    refused(nar("align", "--dict", *dictionaries(data), *flags), *words)
+
+
+@ALIGNED
+def test_a_target_of_no_source_is_refused(nar: Nar, data: Path, corpus: Path, tmp_path: Path) -> None:
+    """FERT-4: nothing could be its words' source."""
+    (tmp_path / "s").write_text("bana\n\n")
+    (tmp_path / "t").write_text("an-AB\nan-AB\n")
+    text = ("--input", tmp_path / "s", tmp_path / "t", "--word-counts", tmp_path / "c")
+    refused(nar("align", "--dict", *dictionaries(data), *text), "no word cannot be the source of 1")

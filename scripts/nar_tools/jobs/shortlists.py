@@ -47,15 +47,32 @@ def of_dictionary(words: Any) -> List[str]:
 
 def read(paths: Sequence[Path], sides: Sequence[Any], most: int) -> List[alignment.Pair]:
     """At most so many pairs of a text, evenly spaced, as words of the dictionaries; others are ``<unk>``."""
+    return with_words(read_pairs(paths, sides, most))
+
+
+def read_pairs(paths: Sequence[Path], sides: Sequence[Any], most: int = 0) -> List[alignment.Pair]:
+    """Pairs of a text, all or at most so many, evenly spaced, as words of the dictionaries; others are ``<unk>``."""
     source, target = (read_lines(path) for path in paths)
     if len(source) != len(target):
         raise ToolError(f"{len(source)} lines of source, {len(target)} of target")
-    step = max(1, -(-len(source) // most))
-    pairs = [
-        tuple([side[side.index(word)] for word in line.split()] for side, line in zip(sides, lines))
-        for lines in zip(source[::step], target[::step])
-    ]
-    found = [(source_words, target_words) for source_words, target_words in pairs if source_words and target_words]
+    step = spacing(len(source), most or len(source))
+    known = [set(side.symbols) for side in sides]
+    unknown = [side.symbols[side.unk()] for side in sides]
+
+    def words(side: int, line: str) -> List[str]:
+        return [word if word in known[side] else unknown[side] for word in line.split()]
+
+    return [(words(0, one), words(1, other)) for one, other in zip(source[::step], target[::step])]
+
+
+def spacing(count: int, most: int) -> int:
+    """Every so manyth of ``count`` are ``most`` at most."""
+    return max(1, -(-count // max(1, most)))
+
+
+def with_words(pairs: Sequence[alignment.Pair]) -> List[alignment.Pair]:
+    """Those that have words on either side. Raises ToolError where there are none."""
+    found = [pair for pair in pairs if all(pair)]
     if not found:
         raise ToolError("there is no sentence to align")
     return found
