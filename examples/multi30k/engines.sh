@@ -194,6 +194,7 @@ do_speed() {
     done
   done
   if [[ -n $DRAFTED ]]; then
+    sized base
     MADE=()
     for method in ar blockwise_transformer mask_predict; do untrained_models base "$method" 6-6; done
     clock_by speed.blockwise clock_acceptance
