@@ -148,3 +148,12 @@ def test_a_sentence_of_the_forced_length_is_drafted() -> None:
     encoded = model.encode(sample_of(SOURCES)["net_input"])
     sentences = model.speculation.drafter.writer.sentences(encoded.told)
     assert sentences.size(1) == LENGTH + 1
+
+
+def test_a_drafter_that_ends_early_offers_as_much() -> None:
+    """BPD-37: what it writes is filled up, and no word of it ends the sentence."""
+    model = with_sentences()
+    model.speculation.drafter.writer.sentences = lambda told: torch.tensor([[5, EOS, 6, EOS]] * len(SOURCES))
+    found, generator = decoded(model, 4)
+    assert generator.counters.calls["decoder"] == math.ceil((LENGTH + 1) / 4)
+    assert all(EOS not in text[:-1] and len(text) == LENGTH + 1 for text in texts(found))

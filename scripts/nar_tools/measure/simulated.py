@@ -12,6 +12,21 @@ from typing import Any
 from ..errors import ToolError
 
 
+def force_length(writer: Any, symbols: Any, length: int) -> None:
+    """Every drafted sentence has so many words, none of which ends it: one that was not trained has any number."""
+    import torch.nn.functional as F
+
+    writer.length, write = length, writer.sentences
+
+    def sentences(told: Any) -> Any:
+        words = write(told)[:, :length]
+        words = F.pad(words, (0, length - words.size(1)), value=symbols.pad)
+        is_word = (words != symbols.pad) & (words != symbols.eos)
+        return F.pad(words.masked_fill(~is_word, symbols.first_word), (0, 1), value=symbols.eos)
+
+    writer.sentences = sentences
+
+
 def simulate(generator: Any, tokens: int) -> None:
     """Of a generator for the rest of its life. Raises ToolError where nothing is drafted, or by draws; the decode does
     so where fewer tokens are drafted a call."""
@@ -27,7 +42,7 @@ def simulate(generator: Any, tokens: int) -> None:
         raise ToolError("--simulate-acceptance: not beside --sampling")
     writer = getattr(speculation.drafter, "writer", None)
     if writer is not None:
-        writer.length = generator.options.min_len  # else what was not trained writes sentences of any length
+        force_length(writer, speculation.symbols, generator.options.min_len)
     judge, eos, rule = speculation.verdict, speculation.symbols.eos, Rule(min_block=tokens)
 
     def verdict(state: Any, draft: Any, log_probs: Any, steps: Any) -> Verdict:
