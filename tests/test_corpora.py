@@ -15,8 +15,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import toy_pairs
 from tests.end_to_end.programs import PLUGIN, ROOT, Outcome, script
@@ -242,6 +244,26 @@ def test_a_recipe_goes_from_archives_to_a_score(recipe: str, run: Run, shelf: An
             "== decode-lanmt-prior: latent_transformer-distilled is not trained, left out",
         }
     assert are_done_before(run(recipe, "download", "prepare", OFFLINE=tmp_path / "archives"))
+
+
+@pytest.mark.slow
+def test_images_go_from_photographs_to_a_picture(run: Run, tmp_path: Path) -> None:
+    """BPD-36: by a folder of one's own, with heads that accept what is near."""
+    folder, rng = tmp_path / "images", np.random.default_rng(1)
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 256, (16, 40), dtype=np.uint8)).save(folder / f"{name}.png")
+    variables = {"IMAGES": folder, "SIDE": 8, "PATCHES": 40, "UPDATES": 8}
+    succeed(run("super_resolution", "download", "prepare", "teacher", "students", "decode", **variables))
+    shown = succeed(run("super_resolution", "score", "picture", **variables))
+    rows = ["ar-greedy", "sr-k6", "sr-k6-exact", "sr-k10", "sr-k10-exact"]
+    scores = [line.split() for line in shown.stdout.splitlines() if len(line.split()) == 4 and "==" not in line]
+    assert [row[0] for row in scores] == ["input", *rows]
+    for row in rows:
+        patches = (tmp_path / "out" / "hypotheses" / f"{row}.txt").read_text().splitlines()
+        assert len(patches) == 4 and all(len(patch.split()) == 64 for patch in patches)
+        assert {int(word) for patch in patches for word in patch.split()} <= set(range(256))
+        assert Image.open(tmp_path / "out" / "figures" / f"{row}.png").size == (2 * (3 * 16 + 2 * 8), 32)
 
 
 @pytest.fixture

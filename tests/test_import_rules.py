@@ -265,6 +265,7 @@ TOOL_FOLDERS: dict[str, set[str]] = {
     # a verb is thin: what computes stands below, and no verb needs another
     "commands": SHARED | MEASURED | {"nar_tools.jobs", "nar_tools.installation", "nar_tools.runtime"},
     "text": SHARED | {"nar_tools.text", "sacremoses", "subword_nmt", "thot"},
+    "text.images": SHARED | {"numpy", "PIL", "sklearn"},
     "measure": SHARED
     | MEASURED
     | OF_THE_PLUGIN
@@ -309,6 +310,7 @@ def test_every_import_of_the_tools_is_in_their_table(file: Path) -> None:
         ("measure.system", "from nar_plugin.generators import loop", "nar_plugin.generators.loop"),
         ("text.subwords", "from ..measure import scores", "nar_tools.measure.scores"),
         ("text.subwords", "import torch", "torch"),
+        ("text.subwords", "from PIL import Image", "PIL.Image"),
         ("jobs.shards", "from ..measure import system", "nar_tools.measure.system"),
         ("files", "import numpy", "numpy"),
         ("runtime.decoder", "import torch", "torch"),

@@ -28,8 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 READMES = sorted(path for path in ROOT.rglob("README.md") if not {".venv", "out"} & set(path.parts))
 RECIPES = sorted(EXAMPLES.glob("*/run.sh"))
-QUICKSTART, MULTI30K = (EXAMPLES / name / "run.sh" for name in ("quickstart", "multi30k"))
-CORPORA = [recipe for recipe in RECIPES if recipe not in (QUICKSTART, MULTI30K)]
+QUICKSTART, MULTI30K, IMAGES = (EXAMPLES / name / "run.sh" for name in ("quickstart", "multi30k", "super_resolution"))
+TRANSLATIONS = [recipe for recipe in RECIPES if recipe != IMAGES]
+CORPORA = [recipe for recipe in TRANSLATIONS if recipe not in (QUICKSTART, MULTI30K)]
 METHODS = {path.stem for path in EXAMPLES.glob("methods/*.sh")} - {"teacher"}
 WHOLE = {"METHODS": "all", "RETRAIN": "1"}
 """Variables with which every recipe does everything."""
@@ -74,11 +75,15 @@ def commands_of(text: str) -> List[Command]:
     return [command for line in lines for command in commands_in(line)]
 
 
+def methods_of(recipe: Path) -> Set[str]:
+    return {"blockwise_transformer"} if recipe == IMAGES else METHODS
+
+
 def steps_of(recipe: Path) -> Set[str]:
     """What may be named behind a recipe."""
     files = [EXAMPLES / "recipe.sh", *recipe.parent.glob("*.sh")]
     steps = {step for file in files for step in re.findall(r"^ *do_(\w+)\(\)", file.read_text(), re.MULTILINE)}
-    return steps | METHODS
+    return steps | methods_of(recipe)
 
 
 def assert_parses(command: Command) -> None:
@@ -234,7 +239,7 @@ def option(command: Command, name: str) -> str:
     return command[len(command) - command[::-1].index(name)]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+@pytest.mark.parametrize("recipe", TRANSLATIONS, ids=name_of)
 def test_every_command_of_a_recipe_parses_and_a_second_run_repeats_nothing(recipe: Path, tmp_path: Path) -> None:
     commands = recorded(recipe, tmp_path, **WHOLE)
     assert {"fairseq-preprocess", "fairseq-train", "nar train", "nar distill"} <= set(programs(commands))
@@ -293,7 +298,7 @@ def printed(recipe: Path, out: Path, *steps: str, **variables: str) -> List[Comm
     return [command for line in lines for command in commands_in(line)]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+@pytest.mark.parametrize("recipe", TRANSLATIONS, ids=name_of)
 def test_a_dry_run_prints_the_commands_and_does_nothing(recipe: Path, tmp_path: Path) -> None:
     commands = printed(recipe, tmp_path / "out", **WHOLE)
     for command in commands:
@@ -513,9 +518,10 @@ def test_one_method_alone(tmp_path: Path) -> None:
     assert not any(re.search("mask_predict(-|_small)", word) for command in commands for word in command)
 
 
-@pytest.mark.parametrize("recipe", [QUICKSTART, MULTI30K, CORPORA[0]], ids=name_of)
+@pytest.mark.parametrize("recipe", [QUICKSTART, MULTI30K, IMAGES, CORPORA[0]], ids=name_of)
 def test_a_step_or_method_that_does_not_exist_is_one_line(recipe: Path, tmp_path: Path) -> None:
-    for steps, methods in ((["--nothing"], "all"), (["prepare", "nothing"], "all"), ([], "mask_predict nothing")):
+    known = "blockwise_transformer nothing"
+    for steps, methods in ((["--nothing"], "all"), (["prepare", "nothing"], "all"), ([], known)):
         done = called(recipe, *steps, OUT=str(tmp_path / "out"), METHODS=methods)
         assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1
         assert re.search("no step or method (--)?nothing", done.stderr)
@@ -526,8 +532,68 @@ def test_help_names_the_steps_and_the_methods(recipe: Path, tmp_path: Path) -> N
     done = called(recipe, "--help", OUT=str(tmp_path / "out"))
     assert done.returncode == 0 and f"bash examples/{name_of(recipe)}/run.sh [STEP...]" in done.stdout
     listed = [re.findall(r"\w+", line.split(":")[1]) for line in done.stdout.splitlines()[-3:]]
-    assert set(listed[0]) | set(listed[1]) == steps_of(recipe) and set(listed[1]) == METHODS
+    assert set(listed[0]) | set(listed[1]) == steps_of(recipe) and set(listed[1]) == methods_of(recipe)
     assert set(listed[2]) <= set(listed[0])
+
+
+RESTORED = {"super_resolution": ["sr-k6", "sr-k10"], "denoising": ["denoising-k6"], "inpainting": ["inpainting-k6"]}
+
+
+@pytest.mark.parametrize("restored", RESTORED)
+def test_images_are_cut_learnt_restored_and_measured(restored: str, tmp_path: Path) -> None:
+    """BPD-36: each task by one variable, and a second run repeats nothing but the scores and the report."""
+    folder, more = tmp_path / "images", {"RESTORE": restored, "METHODS": "all", "GPUS": "0"}
+    folder.mkdir()
+    commands = recorded(IMAGES, tmp_path / "out", IMAGES=str(folder), **more)
+    for command in commands:
+        assert_parses(command)
+        if program(command) == "nar benchmark":
+            assert_systems_parse(command)
+    cut, benchmark = commands[0], next(command for command in commands if program(command) == "nar benchmark")
+    assert option(cut, "--restore") == restored and option(cut, "--images") == str(folder)
+    assert option(benchmark, "--forced-length") == "1024"
+    systems = {benchmark[i + 1]: benchmark[i + 2] for i, word in enumerate(benchmark) if word == "--system"}
+    wanted = ["ar-greedy", *(row for name in RESTORED[restored] for row in (name, f"{name}-exact"))]
+    assert list(systems) == wanted
+    for name, flags in systems.items():
+        assert ("--accept distance --accept-distance 2" in flags) == (name in RESTORED[restored])
+        assert "--baseline greedy" in flags and "--min-len 1024 --max-len-a 0 --max-len-b 1024 --unkpen" in flags
+    trained = {Path(option(each, "--save-dir")).name: each for each in commands if each[0] == "fairseq-train"}
+    heads = {int(option(each, "--block-heads")) for name, each in trained.items() if name != "teacher"}
+    assert heads == {int(name.rpartition("k")[2]) for name in RESTORED[restored]}
+    pictures = [command[-1] for command in commands if command[:3] == ["nar", "images", "picture"]]
+    assert [Path(picture).stem for picture in pictures] == wanted
+    again = recorded(IMAGES, tmp_path / "out", IMAGES=str(folder), **more)
+    assert [command[:3] for command in again] == [["nar", "images", "score"], ["nar", "report", again[-1][2]]]
+
+
+def test_a_dry_run_of_images_prints_the_commands_and_does_nothing(tmp_path: Path) -> None:
+    """BPD-36: colours, and whole images of one's own, by variables."""
+    faces = {"IMAGES": str(tmp_path), "CHANNELS": "3", "WHOLE": "1", "TEST_IMAGES": "100"}
+    commands = printed(IMAGES, tmp_path / "out", **faces)
+    for command in commands:
+        assert_parses(command)
+    cut = next(command for command in commands if command[:3] == ["nar", "images", "cut"])
+    assert "--whole" in cut and option(cut, "--test-images") == "100" and option(cut, "--channels") == "3"
+    teacher = next(command for command in commands if command[0] == "fairseq-train")
+    assert option(teacher, "--max-target-positions") == "3073"
+    updates = [int(option(teacher, flag)) for flag in ("--max-tokens", "--update-freq")]
+    assert updates[0] >= 3073 and updates[0] * updates[1] == 2 * 3073
+
+
+@pytest.mark.parametrize(
+    ("step", "variables", "line"),
+    [
+        ("download", {"RESTORE": "colouring"}, "not colouring"),
+        ("mask_predict", {}, "no step or method mask_predict"),
+        ("distil", {}, "images are not distilled"),
+    ],
+)
+def test_what_is_not_done_with_images_is_one_line(
+    step: str, variables: Dict[str, str], line: str, tmp_path: Path
+) -> None:
+    done = called(IMAGES, step, OUT=str(tmp_path / "out"), DRY_RUN="1", **variables)
+    assert done.returncode == 2 and line in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_the_recipes_are_few_files() -> None:

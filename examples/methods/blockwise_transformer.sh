@@ -6,6 +6,16 @@ FLAGS=(--base-checkpoint "$MODELS/blockwise_base-raw.pt") BASE=(--base-checkpoin
 FLAGS+=(--block-heads 8)
 if [[ $VARIANT == frozen ]]; then FLAGS+=(--freeze base); fi
 case $CORPUS in
+  super_resolution) # heads on the base, trained on with it; pixels are accepted within 2 of what it says (section 5.2)
+    ID=${RESTORE/super_resolution/sr} AFTER='' DATASETS=(raw) VARIANTS=(k6)
+    if [[ $RESTORE == super_resolution ]]; then VARIANTS=(k6 k10); fi
+    lasts "$((2 * (PIXELS + 1)))" "$((IMAGE_UPDATES * 3 / 4))"
+    FLAGS=(--base-checkpoint "$MODELS/teacher.pt" --block-heads "${VARIANT#k}" --lr 5e-4
+      --total-num-update "$UPDATES" --dropout 0)
+    way "$VARIANT" "${SEARCH[@]}" --accept distance --accept-distance 2
+    way "$VARIANT-exact" "${SEARCH[@]}"
+    return
+    ;;
   quickstart) AFTER='' FLAGS[1]=$MODELS/teacher.pt ;; # which saves a training
   multi30k)
     DATASETS=(raw distilled)

@@ -17,6 +17,15 @@ case $CORPUS in
       --decoder-ffn-embed-dim 507 --encoder-attention-heads 2 --decoder-attention-heads 2 --dropout 0.079
       --adam-betas "(0.9, 0.98)" --adam-eps 1e-9 --lr 2.2e-3 --lr-scheduler inverse_sqrt --warmup-updates 746)
     ;;
+  super_resolution) # half the layers and a quarter of the width of Stern et al.; all patches have the same positions
+    lasts "$((2 * (PIXELS + 1)))" "$IMAGE_UPDATES"
+    BASELINE=greedy
+    FLAGS=("${FLAGS[@]:0:4}" --lr 1e-3 --total-num-update "$UPDATES" --encoder-layers 2 --decoder-layers 4
+      --encoder-embed-dim 128 --decoder-embed-dim 128 --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512
+      --encoder-attention-heads 4 --decoder-attention-heads 4 --encoder-normalize-before --decoder-normalize-before
+      --encoder-learned-pos --decoder-learned-pos --max-source-positions "$((PIXELS + 1))"
+      --max-target-positions "$((PIXELS + 1))" --share-decoder-input-output-embed --dropout 0)
+    ;;
   wmt*) # Vaswani et al. 2017: base, or with TEACHER=big the big model, as mask-predict's students had it on WMT14
     FLAGS=("${FLAGS[@]:2}" --label-smoothing 0.1 --adam-betas "(0.9, 0.98)" --lr-scheduler inverse_sqrt --warmup-updates 4000
       --warmup-init-lr 1e-7)
@@ -37,6 +46,10 @@ esac
 if [[ $SIZE == tiny ]]; then
   FLAGS+=(--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 32 --decoder-embed-dim 32 --encoder-ffn-embed-dim 64
     --decoder-ffn-embed-dim 64 --encoder-attention-heads 2 --decoder-attention-heads 2)
+fi
+if [[ $CORPUS == super_resolution ]]; then
+  way greedy "${SEARCH[@]}"
+  return
 fi
 way greedy --beam 1
 if [[ ${SEARCH[1]} != 5 ]]; then way "beam${SEARCH[1]}" "${SEARCH[@]}"; fi

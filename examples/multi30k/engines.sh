@@ -53,13 +53,14 @@ untrained() {
       latent_codes) flags+=("${BASE[@]}") ;;
       iterative_refinement | fertility_nat) if (($3 != $4)); then flags+=(--attend-top); fi ;;
       lanmt_refiner) flags+=(--latent-model "$MODELS/$1-$AFTER-$3-$4.pt") ;;
+      blockwise_transformer) flags+=(--base-checkpoint "$MODELS/$1-ar-$3-$4.pt" --block-heads 8) ;;
     esac
   fi
   if [[ -n ${COUNTED:-} && $2 != ar ]]; then
     count_words "$BPE/train" "$WORDS_AT" "$WORDS_AT/counts"
     flags+=(--word-counts "$WORDS_AT/counts")
   fi
-  if [[ $2 != lanmt_refiner ]]; then flags+=(--share-all-embeddings --encoder-layers "$3" --decoder-layers "$4"); fi
+  if [[ $2 != lanmt_refiner && $2 != blockwise_transformer ]]; then flags+=(--share-all-embeddings --encoder-layers "$3" --decoder-layers "$4"); fi
   WEIGHTS=() RELEASED=()
   train "$1-$2-$3-$4" "$WORDS_AT" --task translation_nar "${DEVICE[@]}" --source-lang "$SOURCE" --target-lang "$TARGET" --seed 1 \
     --optimizer sgd --lr 0 --max-update 1 --max-tokens 256 --disable-validation --no-epoch-checkpoints --no-save-optimizer-state "${flags[@]}"
@@ -71,6 +72,7 @@ untrained_models() {
     name=$1-$2-$layers
     IFS=- read -ra parts <<<"$layers"
     if [[ $2 == lanmt_refiner ]]; then after=("$MODELS/$1-lanmt_continuous-$layers.pt"); fi
+    if [[ $2 == blockwise_transformer ]]; then after=("$MODELS/$1-ar-$layers.pt"); fi
     step "untrained-$name" from "$WORDS_AT/dict.$TARGET.txt" "${after[@]}" to "$MODELS/$name.pt" -- untrained "$1" "$2" "${parts[@]}"
     MADE+=("$MODELS/$name.pt")
   done
@@ -149,6 +151,27 @@ clock_widths() {
     done
   done
 }
+# clock_acceptance TABLE: eight heads, and mask-predict in one pass as a drafter, if a call gave 2, 4 or 6 tokens, beside greedy
+# search by the same engine; the rows say by bare ms how much of a call is not the networks'
+clock_acceptance() {
+  local engine tokens greedy ROWS=() FORCED=(--beam 1 --min-len LENGTH --max-len-a 0 --max-len-b LENGTH)
+  sized base
+  run rm -f "$RESULTS/results/$1.json"
+  for engine in eager int8; do
+    greedy=ar-greedy ROWS=()
+    if [[ $engine == int8 ]]; then greedy+=-int8; fi
+    row "$greedy" --train untrained --path "$MODELS/base-ar-6-6.pt" "${DECODE[@]}" --engine "$engine" "${FORCED[@]}"
+    for tokens in 2 4 6; do
+      row "bpd-k8-a$tokens-$engine" --train untrained --path "$MODELS/base-blockwise_transformer-6-6.pt" "${DECODE[@]}" \
+        --engine "$engine" "${FORCED[@]}" --simulate-acceptance "$tokens"
+      row "drafter-a$tokens-$engine" --train untrained --path "$MODELS/base-ar-6-6.pt" --drafter "$MODELS/base-mask_predict-6-6.pt" \
+        "${DECODE[@]}" --engine "$engine" "${FORCED[@]}" --simulate-acceptance "$tokens"
+    done
+    greedy_rows base '' "-beside-$engine" 6-6
+    clock_forced "$1" --competitor "$greedy" --forced-length 25 --sentences 64 --repeats 2 --batch-sizes 1 64
+    clock_forced "$1" --competitor "$greedy" --forced-length 60 --sentences 6
+  done
+}
 # clock_by NAME COMMAND...: the step of a table, from the models in $MADE
 clock_by() {
   step "$1" from "${MADE[@]}" to "$RESULTS/results/$1.json" -- "$2" "$1" "${@:3}"
@@ -158,12 +181,13 @@ do_engines() {
   step engines from "$MODELS/teacher.pt" "$OUT/distilled/train.$TARGET" to "$RESULTS/results/engines.json" -- clock_engines
 }
 do_speed() {
-  local n size width method MADE PASSES_OF=()
+  local n size width method MADE PASSES_OF=() DRAFTED=''
   for method in "${METHODS[@]}"; do
     use "$method"
     if [[ -n $ARCH && -n $COMPILES ]]; then PASSES_OF+=("$method"); fi
+    if [[ $method == blockwise_transformer ]]; then DRAFTED=1; fi
   done
-  if ((${#PASSES_OF[@]} == 0)); then return; fi
+  if ((${#PASSES_OF[@]} == 0)) && [[ -z $DRAFTED ]]; then return; fi
   step base-dictionary from "$BPE/train.$SOURCE" to "$OUT/base/bin/dict.$TARGET.txt" -- \
     binarise "$OUT/base/bin" --trainpref "$BPE/train" --padding-factor 32000
   for size in base small; do
@@ -173,6 +197,13 @@ do_speed() {
         join "$n" "$ENGINES_AT/$n" "$WORDS_AT/dict.$TARGET.txt" --lines "$((n == 25 ? 128 : 12))"
     done
   done
+  if [[ -n $DRAFTED ]]; then
+    sized base
+    MADE=()
+    for method in ar blockwise_transformer mask_predict; do untrained_models base "$method" 6-6; done
+    clock_by speed.blockwise clock_acceptance
+  fi
+  if ((${#PASSES_OF[@]} == 0)); then return; fi
   sized small
   MADE=()
   untrained_models small ar 4-4 12-1

@@ -51,10 +51,13 @@ class SentenceWriter:
             raise UsageError(f"--iter-decode-max-iter {steps}: a drafter of --arch {model.name} makes one pass")
         self.model, self.symbols = model, symbols
         self.loop = RefinementGenerator(model, symbols, filled(model.decode_options, asked))
+        self.length: int | None = None
+        """Words of every sentence, where a clock forces them."""
 
     def sentences(self, told: Encoded) -> Tensor:
         """(R, T) padded ids that end in ``</s>``."""
-        request = Request(options=self.loop.options, keys=lambda: told.keys)
+        lengths = None if self.length is None else torch.full_like(told.keys, self.length)
+        request = Request(options=self.loop.options, keys=lambda: told.keys, lengths=lengths)
         decoded = self.loop.decode_all(told, self.model.propose(told, request))
         return closed(decoded.tokens, self.symbols)[0]
 

@@ -32,6 +32,7 @@ VERBS = {
     "show": "how a translation comes about, pass by pass",
     "latents": "figures of how latents are refined",
     "codes": "what a latent transformer loses in its codes, and what in predicting them",
+    "images": "images to lines of tokens and back, and how near they are",
     "release": "pack a teacher and its distilled data, or check such a folder",
     "doctor": "is this installation sound, and what to do if it is not",
 }

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ADAM, LIMITS, QUIET
-from tests.end_to_end.programs import TASK, Outcome, complains, hypotheses, program, succeed, texts
+from tests.conftest import ADAM, CRITERIONS, LIMITS, QUIET
+from tests.end_to_end.programs import TASK, Outcome, complains, hypotheses, program, spy, succeed, texts
 
 GREEDY = ("--beam", 1)
 
@@ -104,3 +104,37 @@ def test_a_base_that_is_no_transformer_is_refused(data: Path, student: Path, tmp
     flags = ("--base-checkpoint", student, "--save-dir", tmp_path)
     line = "holds --arch mask_predict_tiny, which is no transformer of fairseq's"
     complains(program("fairseq-train", data, *TASK, *arch, *ADAM, *QUIET, *flags), line)
+
+
+COUNT_READS = """
+from nar_plugin.tasks.translation_nar import TranslationNarTask
+drafted = TranslationNarTask.drafted
+def counting(self, verifier, drafter, args):
+    model = drafted(self, verifier, drafter, args)  # which compares the two, once
+    for name, encoder in (("VERIFIER", verifier.encoder), ("DRAFTER", drafter.encoder)):
+        encoder.layers[0].register_forward_hook(lambda *_, name=name: print(name, "READS"))
+    return model
+TranslationNarTask.drafted = counting
+"""
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_an_encoder_that_a_student_kept_reads_for_both(
+    is_frozen: bool, data: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """BPD-38: of its own teacher; not that of a student which trained it on."""
+    arch = ("--arch", "ctc_tiny", "--criterion", CRITERIONS["ctc"], "--warm-start", teacher, "--max-tokens", 500)
+    freeze = ("--freeze", "encoder") if is_frozen else ()
+    folder = tmp_path / "student"
+    flags = (*LIMITS, *ADAM, *QUIET, "--max-update", 30, "--save-dir", folder)
+    succeed("fairseq-train", data, *TASK, *arch, *freeze, *flags)
+    batches = ("--batch-size", 16)
+    expected = generated(data, teacher, *GREEDY, *batches)
+    drafter = ("--drafter", folder / "checkpoint_last.pt", *spy(tmp_path, COUNT_READS))
+    found = generated(data, teacher, *GREEDY, *batches, *drafter)
+    assert_the_same_file(found, expected)
+    said, reads = found.stdout + found.stderr, found.stdout.count("VERIFIER READS")
+    assert reads >= 4, "one for every batch"
+    assert found.stdout.count("DRAFTER READS") == (0 if is_frozen else reads)
+    assert said.count("--drafter: its encoder is the verifier's, whose states serve both") == is_frozen
+    assert f"encoder {reads} passes" in said and ("drafter's encoder" in said) is not is_frozen

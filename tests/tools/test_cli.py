@@ -14,7 +14,7 @@ from nar_tools.errors import ToolError
 from tests.end_to_end.programs import ROOT, console, script
 from tests.tools.conftest import Nar
 
-TEXT = ("prepare", "extract", "filter", "join", "curve", "score", "release")
+TEXT = ("prepare", "extract", "filter", "join", "curve", "score", "release", "images")
 """Verbs whose help needs no library that is slow to import."""
 SLOW = re.compile(r"\| *(torch|fairseq|matplotlib|sacrebleu|sacremoses|subword_nmt)\b")
 

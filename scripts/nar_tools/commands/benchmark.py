@@ -1,6 +1,6 @@
 """Measures quality and speed of several systems in one run, and puts them as rows into a results.json.
 
-A system is an id and the flags of fairseq-generate as one would type them, and four more: --train WORDS (what it was
+A system is an id and the flags of fairseq-generate as one would type them, and a few more: --train WORDS (what it was
 trained on), --baseline NAME (which of the teacher's searches its speed is compared with, by default beam5),
 --curve FILE (of nar curve: whether it has converged) and --engine NAME (what computes the networks). --teacher stands
 for the systems ar-greedy, ar-beam3 and ar-beam5, and ar-beam4 where it is named. Hypotheses lose subword-nmt's marks
@@ -21,6 +21,9 @@ sorted by length; the systems take turns.
 With --forced-length N in place of --reference there are no scores, only times: of systems whose flags force N tokens on
 every hypothesis, which is checked (--min-len N --max-len-a 0 --max-len-b N for fairseq's own search; for ours
 --gold-target-len and references of N tokens; --arch ctc can be given no length: its sources have N tokens).
+With --simulate-acceptance N among a system's flags every call of what verifies drafts gives N tokens, whatever they
+are: what heads or a --drafter would gain if they were as often right; ms less bare ms is what the loop itself takes.
+Its words mean nothing, so that it is for --forced-length alone, where none are kept, and its rows say so.
 Of several lengths each is a run; the word LENGTH stands for it, in the folder of the data and in the systems' flags.
 
 Example:
@@ -123,6 +126,9 @@ def measured(args: argparse.Namespace, argv: Sequence[str]) -> List[Row]:
     chosen = entrants.entrants_of(args.system, args.teacher)
     if args.competitor and args.competitor not in [entrant.id for entrant in chosen]:
         raise ToolError(f"--competitor {args.competitor}: no system of this run")
+    simulated = [entrant.id for entrant in chosen if entrant.simulated is not None]
+    if args.reference and simulated:
+        raise ToolError(f"{simulated[0]}: --simulate-acceptance is for --forced-length alone: its words mean nothing")
     references = files.read_lines(args.reference, clean=True) if args.reference else None
     noisy = is_noisy(2.0, args.allow_noise)
     hypotheses: List[List[str]] = []

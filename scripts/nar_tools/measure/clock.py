@@ -33,7 +33,9 @@ class Worker:
         self.entrant, self.facts = entrant, {}  # type: Entrant, Dict[str, Any]
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, argv, entrant.engine, threads), daemon=True)
+        self.process = context.Process(
+            target=serve, args=(theirs, argv, entrant.engine, threads, entrant.simulated), daemon=True
+        )
         self.process.start()
         theirs.close()
 

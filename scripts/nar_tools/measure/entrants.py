@@ -23,6 +23,8 @@ class Entrant:
     baseline: Optional[str]
     converged: Optional[bool]
     engine: str
+    simulated: Optional[int] = None
+    """Tokens that a call gives, where acceptance is simulated."""
 
     @property
     def search(self) -> Optional[str]:
@@ -40,6 +42,7 @@ class OwnFlags(argparse.ArgumentParser):
         self.add_argument("--baseline", choices=BASELINES)
         self.add_argument("--curve", type=Path)
         self.add_argument("--engine", choices=ENGINES)
+        self.add_argument("--simulate-acceptance", type=int)
 
     def error(self, message: str) -> NoReturn:
         raise ToolError(message)
@@ -54,7 +57,12 @@ def entrant_of(name: str, words: str) -> Entrant:
         raise ToolError(f"{name}: {error}") from None
     if told.engine and told.engine not in COMPUTE_TYPES:
         flags += ["--engine", told.engine]
-    return Entrant(name, shlex.join(flags), told.train, told.baseline, converged, told.engine or "eager")
+    simulated = told.simulate_acceptance
+    if simulated is not None and simulated < 1:
+        raise ToolError(f"{name}: --simulate-acceptance {simulated}: it needs 1 or more")
+    if simulated is not None and told.engine in COMPUTE_TYPES:
+        raise ToolError(f"{name}: --simulate-acceptance: not with --engine {told.engine}, which drafts nothing")
+    return Entrant(name, shlex.join(flags), told.train, told.baseline, converged, told.engine or "eager", simulated)
 
 
 def entrants_of(given: Sequence[Sequence[str]], teacher: Optional[str]) -> List[Entrant]:

@@ -35,6 +35,10 @@ sentences, for each the median of the repeats; ratios are of medians over senten
 | compute_type | | as CTranslate2 names it |
 | agreement | % | sentences whose tokens are fairseq's, where CTranslate2 computes in float32 |
 | as_greedy | % | sentences whose text is that of `ar-greedy` in the same run, of systems whose drafts are verified |
+| psnr | dB | of images: 10 log10(255² / mean squared error), over all pixels; null, too, where nothing differs |
+| pixel_difference | | of images: the mean absolute difference, in intensities of 255 |
+| pixels_equal | % | of images: equal pixels |
+| simulated | tokens | that a call gave, because acceptance was simulated: the words mean nothing, the times alone do |
 | competitor | | id of the system of the run that all rows are compared with |
 | competitor_ratio | ratio | the competitor's `ms_per_sentence` / this row's: above 1 this row is faster |
 | throughput | 1/s | sentences a second by size of batch, of sentences sorted by length |
@@ -85,6 +89,7 @@ FIELDS: Dict[str, type] = {
     **dict.fromkeys("passes bleu chrf teacher_bleu greedy_bleu length_ratio repetition".split(), float),
     **dict.fromkeys("ms_per_sentence baseline_ms speedup bare_ms ms_mean ms_p95".split(), float),
     **dict.fromkeys("agreement as_greedy competitor_ratio compile_s".split(), float),
+    **dict.fromkeys("psnr pixel_difference pixels_equal simulated".split(), float),
     **dict.fromkeys("forced_length sentences timed_sentences updates epochs seed threads width".split(), int),
     **dict.fromkeys("speedups ms_by_length throughput competitor_throughput repeats".split(), dict),
     **dict.fromkeys("noisy converged".split(), bool),
@@ -95,6 +100,7 @@ LATER: Row = {
     "engine": "eager",
     **dict.fromkeys("engine_version compute_type agreement as_greedy competitor competitor_ratio".split()),
     **dict.fromkeys("throughput competitor_throughput width compile_s repeats".split()),
+    **dict.fromkeys("psnr pixel_difference pixels_equal simulated".split()),
 }
 """What stands for the fields that the rows of older files lack."""
 ENGINES = ("eager", "int8", "bf16", "compiled", "ctranslate2", "ctranslate2-int8")
@@ -137,6 +143,8 @@ def check(row: Row) -> None:
         raise ToolError(f"row {name}: speedup {speedup} is not baseline_ms / ms_per_sentence")
     if row["forced_length"] is not None:
         check_forced(row)
+    elif row["simulated"] is not None:
+        raise ToolError(f"row {name}: acceptance is simulated at forced lengths alone: its words mean nothing")
 
 
 def check_forced(row: Row) -> None:

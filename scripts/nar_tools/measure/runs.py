@@ -84,7 +84,7 @@ def row_of(worker: Worker, measured: Row, common: Row) -> Row:
         **dict.fromkeys(results.FIELDS),
         **{name: facts[name] for name in ("arch", "size", "width", "device", "updates", "epochs", "seed")},
         **{name: facts.get(name) for name in ("agreement", "compute_type", "engine_version")},
-        **{name: getattr(entrant, name) for name in ("id", "train", "converged", "baseline", "engine")},
+        **{name: getattr(entrant, name) for name in ("id", "train", "converged", "baseline", "engine", "simulated")},
         "decode_flags": entrant.flags,
         **common,
         **measured,

@@ -2,21 +2,25 @@
 
 import os
 from contextlib import suppress
-from typing import Any, List, Sequence
+from typing import Any, List, Optional, Sequence
 
 from ..errors import ToolError
 from .entrants import COMPUTE_TYPES
+from .simulated import simulate
 from .system import quietly
 from .timed import Timed
 from .translated import Translated
 
 
-def system_of(argv: Sequence[str], engine: str) -> Timed:
-    """The system under the clock; ``engine``: what its networks are computed by."""
-    return Translated(argv, engine) if engine in COMPUTE_TYPES else Timed(argv)
+def system_of(argv: Sequence[str], engine: str, simulated: Optional[int] = None) -> Timed:
+    """The system under the clock; ``engine``: what its networks are computed by; ``simulated``: tokens a call."""
+    system = Translated(argv, engine) if engine in COMPUTE_TYPES else Timed(argv)
+    if simulated is not None:
+        simulate(system.generator, simulated)
+    return system
 
 
-def serve(pipe: Any, argv: List[str], engine: str, threads: int) -> None:
+def serve(pipe: Any, argv: List[str], engine: str, threads: int, simulated: Optional[int] = None) -> None:
     """Loads a system, then answers (method, arguments) by (True, result) until the pipe closes; a failure ends it."""
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # by children that are waited for, so that their time is known
     import torch
@@ -25,7 +29,7 @@ def serve(pipe: Any, argv: List[str], engine: str, threads: int) -> None:
     torch.set_num_interop_threads(1)
     try:
         with quietly():
-            system = system_of(argv, engine)
+            system = system_of(argv, engine, simulated)
             answer: Any = system.facts()
         while True:
             pipe.send((True, answer))

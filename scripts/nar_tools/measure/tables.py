@@ -66,6 +66,17 @@ def identical(row: Row) -> str:
     return UNKNOWN if share is None else "yes" if share == 100 else number(2, "%")(share)
 
 
+def tokens_a_call(row: Row) -> str:
+    """Of a forced length, the end symbol counted."""
+    is_known = row["forced_length"] and row["passes"]
+    return number(2)((row["forced_length"] + 1) / row["passes"] if is_known else None)
+
+
+def is_of_calls(row: Row) -> bool:
+    """Whether a row is there for what a call gives."""
+    return row["psnr"] is not None or row["simulated"] is not None
+
+
 def columns(rows: Sequence[Row], forced: bool, wide: bool) -> Columns:
     """Those of a table; only searches that some row was timed against have one."""
     compared = [name for name in BASELINES if any(name in (row["speedups"] or {}) for row in rows)]
@@ -82,7 +93,10 @@ def columns(rows: Sequence[Row], forced: bool, wide: bool) -> Columns:
         **engine,
         **({} if forced else train | quality | (details if wide else {})),
         **({"identical to greedy": identical} if any(row["as_greedy"] is not None for row in rows) else {}),
+        **({"simulated": rounded("simulated", 0)} if any(row["simulated"] is not None for row in rows) else {}),
+        **({"PSNR": rounded("psnr", 2)} if any(row["psnr"] is not None for row in rows) else {}),
         "passes": rounded("passes", 1),
+        **({"tokens a call": tokens_a_call} if any(map(is_of_calls, rows)) else {}),
         "ms": lambda row: number(2)(row["ms_per_sentence"]) + "~" * row["noisy"],
         **({} if forced else spread),
         "bare ms": rounded("bare_ms", 2),
@@ -110,6 +124,10 @@ def notes(rows: Sequence[Row]) -> List[str]:
     lines.append("/ greedy ...: times as fast as the teacher in the same run")
     competitors = sorted({row["competitor"] for row in rows if row["competitor"]})
     lines += [f"/ {name}: times as fast as {name} in the same run" for name in competitors]
+    if any(row["simulated"] is not None for row in rows):
+        lines.append(
+            "simulated: every call was made to give so many tokens; the words mean nothing, the times alone do"
+        )
     if any(row["noisy"] for row in rows):
         lines.append("~: other processes ran at the same time; these times mean nothing")
     return lines
