@@ -47,7 +47,7 @@ class FertilityNatConfig(base.VaswaniConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FertilityNatOptions(options.Candidates, options.Vocabulary, options.Fertilities):
+class FertilityNatOptions(options.Candidates, options.Vocabulary, options.Deduplication, options.Fertilities):
     """Noisy parallel decoding; without samples, the most probable or the average fertilities."""
 
 
@@ -184,12 +184,12 @@ class FertilityNatModel(base.DecodingModel):
         rows = torch.arange(len(encoded.lengths), device=encoded.lengths.device).repeat_interleave(request.n)
         some = encoded.select(rows)
         if request.lengths is None:
-            fertilities = self.possible(some, self.chosen(encoded, some, request))
+            fertilities = self.possible(some, self.fertilities_of(encoded, some, request))
         else:
             fertilities = method.apportioned(some.log_probs, some.lengths, request.lengths[rows].clamp(min=1))
         return FertilityNatProposals(lengths=fertilities.sum(1), fertilities=fertilities)
 
-    def chosen(
+    def fertilities_of(
         self, encoded: FertilityNatEncoded, some: FertilityNatEncoded, request: Request[FertilityNatOptions]
     ) -> Tensor:
         """(R, S) fertilities as the options say; ``some``: each source as often as it has candidates."""
@@ -210,7 +210,8 @@ class FertilityNatModel(base.DecodingModel):
         """The pass, and the most probable word at every position."""
         is_token, mask = length_classes.canvas(proposals.lengths)
         states = self.decode(encoded, proposals.fertilities, is_token.size(1), mask)
-        tokens, scores = self.most_probable(self.project(states, encoded.shortlist), is_token, encoded.shortlist)
+        logits = self.project(states, encoded.shortlist)
+        tokens, scores = self.most_probable(logits, is_token, encoded.shortlist, encoded.penalty)
         extra = method.log_prob(encoded.log_probs, proposals.fertilities)
         return FertilityNatState(tokens=tokens, scores=scores, extra=extra)
 

@@ -39,6 +39,7 @@ DECODES: dict[str, list[dict[str, Any]]] = {
     "lanmt_continuous": [{}, {"iterations": 1, "lengths": 2, "decode_samples": 2}],
     "lanmt_refiner": [{"iterations": 2}, {"iterations": 1, "latent_inference": "delta"}],
     "latent_transformer": [{}, {"lengths": 3}, {"iterations": 1, "decode_samples": 2}, {"gold_target_len": True}],
+    "fertility_nat": [{}, {"decode_samples": 3}, {"fertility": "search", "decode_samples": 2}],
 }
 CASES = pytest.mark.parametrize(
     ("name", "options"),
