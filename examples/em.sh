@@ -185,6 +185,12 @@ reached() {
   while [[ -z ${DRY_RUN:-} && ! -e $MODELS/$1-control$t.pt ]] && ((t > 0)); do t=$((t - 1)); done
   echo "$t"
 }
+# In $LOOPS, "METHOD T" for every student
+last_loops() {
+  local method
+  students_of_em
+  for method in "${STUDENTS_OF_EM[@]}"; do LOOPS+=("$method $(reached "$method")"); done
+}
 add_em() { add_rows "${WAYS[@]}" && MADE+=("$MODELS/$NAME.pt"); }
 # each_loop COMMAND "METHOD T"...: COMMAND for the last models of each loop
 each_loop() {
@@ -196,9 +202,8 @@ each_loop() {
 }
 clock_em() { local MADE=() ROWS=() && each_loop add_em "$@" && clock_rows em; }
 do_em_measure() {
-  local method loops=() STUDENTS_OF_EM=() MADE=() ROWS=()
-  students_of_em
-  for method in "${STUDENTS_OF_EM[@]}"; do loops+=("$method $(reached "$method")"); done
-  each_loop add_em "${loops[@]}"
-  step em-measure from "$MODELS/teacher.pt" "${MADE[@]}" to "$RESULTS/results/em.json" -- clock_em "${loops[@]}"
+  local LOOPS=() STUDENTS_OF_EM=() MADE=() ROWS=()
+  last_loops
+  each_loop add_em "${LOOPS[@]}"
+  step em-measure from "$MODELS/teacher.pt" "${MADE[@]}" to "$RESULTS/results/em.json" -- clock_em "${LOOPS[@]}"
 }

@@ -300,8 +300,9 @@ decode_model() {
   done
 }
 do_decode() {
-  local method id KNOWN=''
+  local method id KNOWN='' LOOPS=() STUDENTS_OF_EM=()
   for method in teacher "${METHODS[@]}"; do each_model "$method" decode_model; done
+  last_loops && each_loop decode_model "${LOOPS[@]}"
   for id in ${IDS:-}; do [[ $KNOWN == *" $id "* ]] || fail "nothing decodes as $id; there are:$KNOWN"; done
 }
 do_score() {

@@ -47,7 +47,7 @@ def load(paths: Sequence[Path]) -> List[Round]:
 
 def better(new: Round, olds: Sequence[Round]) -> List[str]:
     """In what a round is better than all before it."""
-    gained = [f"BLEU of the student {new['student']}"] if new["student"] - best(olds) > LEAST_BLEU else []
+    gained = [f"BLEU of the student {new['student']}"] if round(new["student"] - best(olds), 2) > LEAST_BLEU else []
     for name in ("selected", "valid"):
         least = min(old["ncmm"][name] for old in olds)
         if new["ncmm"][name] < least * (1 - LEAST_SHARE):
