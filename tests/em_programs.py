@@ -45,7 +45,8 @@ def score(words: Sequence[str]) -> None:
 
 def generate(words: Sequence[str]) -> None:
     """The valid or test set as it is, but for a word that follows from the model."""
-    model, subset = Path(option(words, "--path")).read_text(), option(words, "--gen-subset")
+    paths, subset = option(words, "--path").split(":"), option(words, "--gen-subset")
+    model = "".join(Path(path).read_text() for path in paths)
     (texts,) = Path(words[0]).glob(f"{subset}.*.{option(words, '--target-lang')}.bin")
     for i, line in enumerate(read_lines(texts)):
         print(f"D-{i}\t0\t{line if number(model, i) < 500 else 'w'}")
