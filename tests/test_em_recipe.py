@@ -29,7 +29,15 @@ from tests.test_recipes import (
 )
 
 BEFORE = ("download", "prepare", "teacher", "distil", "students")
-ONE = {"METHODS": "mask_predict", "DATA": "distilled", "NBEST": "3", "JOBS": "1", "AT_ONCE": "1", "GPUS": "0"}
+ONE = {
+    "METHODS": "mask_predict",
+    "DATA": "distilled",
+    "EM_ROUNDS": "1",
+    "NBEST": "3",
+    "JOBS": "1",
+    "AT_ONCE": "1",
+    "GPUS": "0",
+}
 
 
 def begun(out: Path, *steps: str, **variables: str) -> subprocess.CompletedProcess:
