@@ -50,7 +50,7 @@ _train() {
   local folder
   folder=$(_value_of --save-dir "$@")
   mkdir -p "$folder"
-  { cat "$1"/train.*.bin && printf '%s\n' "${@:2}"; } | sha256sum >"$folder/checkpoint_last.pt"
+  { cat "$1"/train.*.bin && printf '%s\n' "${@:2}" | sed "s|$OUT||g"; } | sha256sum >"$folder/checkpoint_last.pt"
 }
 fairseq-train() { _record fairseq-train "$@" && around _train "$@"; }
 fairseq-generate() { _record fairseq-generate "$@" && around programs generate "$@"; }
