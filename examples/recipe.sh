@@ -12,7 +12,8 @@ export CUDA_VISIBLE_DEVICES
 source "${BASH_SOURCE[0]%/*}/lib.sh"
 RAW=$OUT/raw TOKENIZED=$OUT/tokenized KEPT=$OUT/kept BPE=$OUT/bpe MODELS=$OUT/models DOWNLOAD=$OUT/download PAIR=$SOURCE-$TARGET
 LANGS=("$SOURCE" "$TARGET") CHECKSUMS=${CHECKSUMS:-$HERE/checksums} RESULTS=${RESULTS:-$OUT} SEPARATE=${SEPARATE:-}
-SPLITS=(--validpref "$BPE/valid" --testpref "$BPE/test") DICTIONARY=() CODES_FROM=()
+SPLITS=(--validpref "$BPE/valid" --testpref "$BPE/test") DICTIONARY=() CODES_FROM=() KNOWN_WORDS=(--srcdict "$OUT/bin/dict.$SOURCE.txt")
+if [[ -n $SEPARATE ]]; then KNOWN_WORDS+=(--tgtdict "$OUT/bin/dict.$TARGET.txt"); fi
 [[ -n ${DRY_RUN:-} ]] || ((GPUS <= ${#SEEN[@]})) || fail "GPUS=$GPUS, but ${#SEEN[@]} are to be seen"
 ASKED_DATA=${DATA:-} ASKED_TOKENS=${TOKENS:-} ASKED_UPDATES=${UPDATES:-} ASKED_BEST=${BEST:-}
 [[ ${WARM_START:=1} == [01] ]] || fail "WARM_START is 0 or 1, not $WARM_START"
@@ -127,6 +128,7 @@ use() {
   DATASETS=(distilled) VARIANTS=('') SEEDS=() FLAGS=() SHARED=("${OWN[@]}") FINETUNE=() WEIGHTS=("${AVERAGE[@]}") RELEASED=("${STORED[@]}")
   lasts "${LASTS[@]}"
   WAYS=() EXPLAINED=() TIMED=() SWEPT=() BASE=() OVERFIT=() OVERFIT_WAY=() SHOWN=() FORCED=(--gold-target-len) NAME=$METHOD WARM=()
+  ONE_PASS=() FURTHER=() EMS=() EM_ID=''
   if ((WARM_START)); then WARM=(--warm-start "$MODELS/teacher.pt"); fi
   source "${HERE%/*}/methods/$METHOD.sh"
   if [[ -n $BEST ]]; then WEIGHTS=(--best "$BEST" --or-fewer --metric "$METRIC"); fi
@@ -140,6 +142,7 @@ way() { WAYS+=("$*"); }
 explain() { EXPLAINED+=("$*"); }
 timed() { TIMED+=("$*"); }
 swept() { SWEPT+=("$*"); }
+em() { EMS+=("$*"); }
 
 # each_model METHOD COMMAND...: COMMAND with the settings of every model of a method
 each_model() {
@@ -257,26 +260,26 @@ students() {
 do_teacher() { students teacher; }
 do_students() { students "${METHODS[@]}"; }
 
-# distil FOLDER FLAGS...: what the teacher says to the train split. The shards of all machines; the one that ends last puts
-# them together.
-distil() {
-  local folder=$1 shards=()
-  if [[ -s $OUT/teacher.bleu ]]; then shards=(--teacher-bleu "valid: $(<"$OUT/teacher.bleu")"); fi
+# answer TEACHER FOLDER FLAGS...: what a teacher says to the train split. The shards of all machines; the one that ends last
+# puts them together.
+answer() {
+  local teacher=$1 folder=$2 shards=()
+  if [[ -s $OUT/teacher.bleu && $teacher == "$MODELS/teacher.pt" ]]; then shards=(--teacher-bleu "valid: $(<"$OUT/teacher.bleu")"); fi
   if ((GPUS > 0)); then shards+=(--gpus "$GPUS" --jobs "$GPUS" --shards "$((4 * GPUS * MACHINES))"); fi
   ((MACHINE > 0)) || run rm -f "$folder/manifest.json"
-  run nar distill --data "$OUT/bin" --teacher "$MODELS/teacher.pt" --source-lang "$SOURCE" --target-lang "$TARGET" \
-    --source-text "$BPE/train.$SOURCE" --target-text "$BPE/train.$TARGET" --output "$folder" "${SEARCH[@]}" "${DISTIL[@]}" "${@:2}" \
+  run nar distill --data "$OUT/bin" --teacher "$teacher" --source-lang "$SOURCE" --target-lang "$TARGET" \
+    --source-text "$BPE/train.$SOURCE" --target-text "$BPE/train.$TARGET" --output "$folder" "${SEARCH[@]}" "${DISTIL[@]}" "${@:3}" \
     "${shards[@]}" --machine "$MACHINE/$MACHINES" -- "${DEVICE[@]}" "${HALF[@]}"
   [[ -n ${DRY_RUN:-} || -e $folder/manifest.json ]] || ((MACHINE > 0)) ||
     fail "shards of other machines are missing: call this again when they are done"
 }
+distil() { answer "$MODELS/teacher.pt" "$@"; }
 do_distil() {
-  local dictionaries=(--srcdict "$OUT/bin/dict.$SOURCE.txt") made=("$OUT"/distilled/{train."$SOURCE",train."$TARGET",manifest.json})
-  if [[ -n $SEPARATE ]]; then dictionaries+=(--tgtdict "$OUT/bin/dict.$TARGET.txt"); fi
+  local made=("$OUT"/distilled/{train."$SOURCE",train."$TARGET",manifest.json})
   step distil from "$MODELS/teacher.pt" "$BPE/train".{"$SOURCE","$TARGET"} to "${made[@]}" -- distil "$OUT/distilled"
   if ((MACHINE > 0)); then return; fi
   step binarise-distilled from "${made[@]}" to "$OUT/bin-distilled/train.$PAIR.$TARGET.bin" -- \
-    binarise "$OUT/bin-distilled" --trainpref "$OUT/distilled/train" "${SPLITS[@]}" "${dictionaries[@]}"
+    binarise "$OUT/bin-distilled" --trainpref "$OUT/distilled/train" "${SPLITS[@]}" "${KNOWN_WORDS[@]}"
 }
 
 # id_of NAME: of a way to decode, as tables have it;   model_of WAY: --path, with the teacher where it judges, and the teacher
@@ -315,8 +318,9 @@ decode_model() {
   done
 }
 do_decode() {
-  local method id KNOWN=''
+  local method id KNOWN='' LOOPS=() STUDENTS_OF_EM=()
   for method in teacher "${METHODS[@]}"; do each_model "$method" decode_model; done
+  last_loops && each_loop decode_model "${LOOPS[@]}"
   for id in ${IDS:-}; do [[ $KNOWN == *" $id "* ]] || fail "nothing decodes as $id; there are:$KNOWN"; done
 }
 do_score() {
@@ -388,6 +392,8 @@ add_swept() {
   for way in "${SWEPT[@]}"; do if [[ $way == "$swept-"* ]]; then add_rows "$way"; fi; done
 }
 do_report() { run nar report "$RESULTS/results.json"; }
+
+source "${HERE%/*}/em.sh"
 
 all_methods() { (cd "${HERE%/*}/methods" && printf '%s ' *.sh | sed 's/\.sh//g; s/teacher //'); }
 usage() {

@@ -100,6 +100,7 @@ nar() {
       all) _leave "$out"/{latency,speed}.{png,svg} ;;
       ?*) _leave "$out".{png,svg} ;;
     esac ;;
+    em) _em "$@" ;;
     images)
       case $1 in
         cut) _leave "$out"/{train,valid,test}.{low,high} "$out"/dict.{low,high}.txt "$out/images.json" ;;
@@ -110,6 +111,19 @@ nar() {
     show) _leave "$(_value_of --html "$@")" ;;
     release) [[ $1 != pack ]] || _leave "$2/manifest.json" ;;
     *) [[ -z $out ]] || _leave "$out" ;;
+  esac
+}
+
+_em() {
+  local out figure source target
+  out=$(_value_of --output "$@") figure=$(_value_of --figure "$@")
+  source=$(_value_of --source-lang "$@") target=$(_value_of --target-lang "$@")
+  case $1 in
+    candidates) _leave "$out".{"$source","$target"} ;;
+    select) _leave "$out"/{train."$source",train."$target",manifest.json} ;;
+    report) _leave "$out" "$figure".{bleu,ncmm}.{png,svg} ;;
+    goes-on) ;;
+    *) _leave "$out" ;;
   esac
 }
 

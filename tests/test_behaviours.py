@@ -8,7 +8,7 @@ from tests.architectures import behaviours
 
 TEXT = behaviours.LIST.read_text(encoding="utf-8")
 NOT_TESTED, PROGRAMS = "Not tested here: ", "Shown by fairseq's programs alone."
-METHODS = {"CMLM": 25, "LEE": 35, "LANMT": 36, "CTC": 16, "FERT": 22, "LT": 26, "BPD": 38, "ODD": 7}
+METHODS = {"CMLM": 25, "LEE": 35, "LANMT": 36, "CTC": 16, "FERT": 22, "LT": 26, "BPD": 38, "ODD": 7, "EM": 15}
 FEWEST_WORDS = 6
 
 Cited = dict[str, set[str]]

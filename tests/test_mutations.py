@@ -1,8 +1,8 @@
 """The checks of the methods' mathematics bite: each of these single-line mistakes makes one of them fail.
 
-A mistake is made in the text of the one module that holds the line, of ``methods/`` or of what is taken from a teacher;
-the text is then run, and its code takes the place of the true one for the length of one check. Nothing on disk is
-touched.
+A mistake is made in the text of the one module that holds the line, of ``methods/``, of what is taken from a teacher,
+or of what a teacher learns from its student; the text is then run, and its code takes the place of the true one for the
+length of one check. Nothing on disk is touched.
 """
 
 import importlib.util
@@ -45,6 +45,8 @@ from nar_plugin.methods import (
     unmasking,
     verification,
 )
+from nar_tools.jobs import selection
+from nar_tools.text import nbest
 from tests.architectures import test_blockwise_transformer as whole_blockwise
 from tests.architectures import test_fertility_nat as whole_fertilities
 from tests.architectures import test_iterative_refinement as whole_refinement
@@ -76,6 +78,7 @@ from tests.methods import test_quantizers as codes
 from tests.methods import test_transformer as blocks
 from tests.methods import test_unmasking as rules
 from tests.methods import test_verification as verdicts
+from tests.tools import test_em as em
 
 copies_of_a_batch = fertilities.test_copies_of_a_batch_are_those_of_each_sentence
 sums_that_can_be = fertilities.test_no_sum_is_beyond_twice_the_sentence_and_none_is_without_a_word
@@ -102,6 +105,7 @@ MODULES = (
     *(autoregressive, quantizers, schedules),
     *(blockwise_transformer, drafters, drafts, speculative, verification),
     *(cache, deduplication, gaussian, lengths, noise, prediction, shortlist, transformer, unmasking, warm_start),
+    *(nbest, selection),
 )
 SOURCES = {module: inspect.getsource(module) for module in MODULES}
 
@@ -1370,6 +1374,37 @@ MUTATIONS: dict[str, list[Mutation]] = {
             "if False:",
             lambda: whole_fertilities.test_no_position_sees_itself_but_one_that_is_alone(6),
         ),
+    ],
+    "em": [
+        ("value += self.alpha * candidate", "value += candidate", em.test_alpha_weighs_the_teacher),
+        (
+            "return values.index(max(values))",
+            "return 0",
+            em.test_what_is_chosen_is_an_answer_and_no_worse_than_the_first,
+        ),
+        (
+            "return values.index(max(values))",
+            "return len(values) - 1 - values[::-1].index(max(values))",
+            em.test_what_is_chosen_is_an_answer_and_no_worse_than_the_first,
+        ),
+        (
+            "return value / candidate.tokens if",
+            "return value if",
+            em.test_compared_by_the_token_short_answers_lose_their_advantage,
+        ),
+        (
+            "* self.tokens**lenpen",
+            "* self.tokens",
+            lambda: em.test_the_teacher_s_log_probability_is_that_before_the_length_penalty(0.8),
+        ),
+        ("if not candidate.is_usable or", "if", lambda: em.test_what_cannot_be_a_target_is_never_chosen("")),
+        ("            yield target\n", "", em.test_every_line_has_a_target_and_one_without_an_answer_keeps_its_own),
+        (
+            "self.impossible += 1",
+            "self.tokens += score.tokens",
+            em.test_pairs_that_cannot_be_said_are_counted_and_left_out,
+        ),
+        ("self.nats / max", "-self.nats / max", em.test_multi_modality_is_nats_over_tokens),
     ],
     "schedules": [
         ("0.01 + 0.99 * min", "0.01 + min", codes.test_schedules_have_their_closed_forms),

@@ -81,7 +81,7 @@ def methods_of(recipe: Path) -> Set[str]:
 
 def steps_of(recipe: Path) -> Set[str]:
     """What may be named behind a recipe."""
-    files = [EXAMPLES / "recipe.sh", *recipe.parent.glob("*.sh")]
+    files = [EXAMPLES / "recipe.sh", EXAMPLES / "em.sh", *recipe.parent.glob("*.sh")]
     steps = {step for file in files for step in re.findall(r"^ *do_(\w+)\(\)", file.read_text(), re.MULTILINE)}
     return steps | methods_of(recipe)
 
@@ -141,7 +141,7 @@ def assert_verb_parses(verb: str, flags: Sequence[str]) -> None:
         assert not left, f"nar {verb} knows no {left[0]}"
     if verb == "train":
         assert_parses(list(behind))
-    if verb == "distill":
+    if verb in ("distill", "em"):
         assert_parses(["fairseq-generate", "data", "--path", "teacher.pt", *behind])
 
 

@@ -8,6 +8,8 @@ case $VARIANT in
   encoder) kind=(--decoder-layers 0 --encoder-layers 8) ;;
   *) kind=() ;;
 esac
+em argmax
+em rescored --iter-decode-with-beam 9 --iter-decode-with-external-reranker
 way "${VARIANT:-argmax}"
 case $CORPUS in
   quickstart) DATASETS=(raw distilled) BASELINE=beam5 FLAGS=("${WARM[@]}") ;;

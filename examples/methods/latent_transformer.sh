@@ -23,6 +23,8 @@ case $CORPUS in
     FINETUNE=("${FLAGS[@]}" --budget 0 --lr 1e-4 --lr-scheduler fixed --warmup-updates 0)
     ;;
 esac
+ONE_PASS=(--iter-decode-max-iter 0)
+if [[ -z ${FROM_SCRATCH:-} ]]; then FURTHER=(--budget 0); fi
 way prior --iter-decode-max-iter 0
 way delta1 "${one_step[@]}" "${fixed[@]}"
 if [[ $CORPUS == multi30k ]]; then

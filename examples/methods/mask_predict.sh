@@ -11,6 +11,11 @@ for sweep in "threshold 49 0.5 0.7 0.8 0.9 0.95" "entropy 49 8 4 2 1 0.5" "gap 9
     swept "$rule-u$value" --unmask "$rule" --unmask-threshold "$value" --iter-decode-max-iter "$most"
   done
 done
+# In the rounds of EM all words are masked: a student of one pass
+ONE_PASS=(--iter-decode-max-iter 0) FURTHER=(--glance 0:0 --eval-bleu-args '{"iter_decode_max_iter": 0}') EM_ID=em
+em argmax "${ONE_PASS[@]}"
+em collapsed "${ONE_PASS[@]}" --collapse-repeats
+em rescored "${ONE_PASS[@]}" --iter-decode-with-beam 9 --iter-decode-with-external-reranker
 case $CORPUS in
   quickstart)
     DATASETS=(raw distilled) BASELINE=beam5 FLAGS=("${WARM[@]}")

@@ -39,6 +39,7 @@ else
   DICTIONARY=(--srcdict "$RELEASE/dict.txt") CODES_FROM=("$RELEASE/codes")
   learn_bpe() { run nar release check "$RELEASE" && run cp "$RELEASE/codes" "$OUT/codes"; }
   distil() { if [[ -n ${DRY_RUN:-} ]]; then echo "# comes with the teacher, from $RELEASE"; fi; }
+  first_answers() { if ((NBEST == 20)); then take_answers; else answers_of "$MODELS/teacher.pt" "$OUT/nbest"; fi; }
   do_teacher() {
     step unpack from "$RELEASE/manifest.json" "$OUT/codes" to "$MODELS/teacher.pt" "$MODELS/teacher.curve.json" \
       "$OUT/distilled"/{train."$SOURCE",train."$TARGET",manifest.json} -- unpack
@@ -48,6 +49,12 @@ fi
 take_released() {
   run nar release check "$STUDENTS" --made-from "${TAUGHT_BY[@]}"
   run cp "$STUDENTS/$1".{pt,curve.json} "$MODELS/"
+}
+take_answers() {
+  run nar release check "$RELEASE" --made-from "${MADE_FROM[@]}"
+  run mkdir -p "$OUT/nbest"
+  run cp "$RELEASE/nbest.json" "$OUT/nbest/manifest.json"
+  run cp "$RELEASE/nbest.gz" "$OUT/nbest/nbest.gz"
 }
 unpack() {
   run nar release check "$RELEASE" --made-from "${MADE_FROM[@]}"
@@ -201,7 +208,7 @@ pack() {
   run nar release pack "$folder" --made-from "${MADE_FROM[@]}" "${lines[@]/#/--command=}"
 }
 do_release() {
-  step nbest from "$MODELS/teacher.pt" to "$OUT/nbest/nbest.gz" "$OUT/nbest/manifest.json" -- distil "$OUT/nbest" --beam 20 --nbest 20 --max-tokens 2000
+  do_nbest
   step pack from "$OUT/distilled/manifest.json" "$OUT/nbest/manifest.json" to "$OUT/teacher/manifest.json" -- pack
 }
 # What goes into students/: those that were trained, each with the commands that trained it and what it makes of the first

@@ -382,19 +382,16 @@ class IterativeRefinementModel(base.DecodingModel):
         return torch.where(length_classes.is_within(known, tokens.size(1)), tokens, found)
 
     def score(self, encoded: IterativeRefinementEncoded, target: Tensor) -> Scored:
-        """Log-probability of a target in the last pass of as many as in training, and of its length.
+        """Log-probability of a target in the first pass, by decoder 1, and of its length.
 
-        A proxy: passes before it have their own words, which the target need not have.
+        Exact for one pass; passes after it have their own words, which the target need not have.
         """
         target, is_token = right_padded(target, self.symbols.pad)
-        lengths, mask, last = is_token.sum(1), padding_mask(is_token), self.cfg.train_refinements
+        lengths, mask = is_token.sum(1), padding_mask(is_token)
         hidden = self.first_pass(encoded, lengths, mask, target.size(1))
-        for k in range(last):
-            words, _, _ = self.predicted(hidden[:, None], is_token, None, k)
-            hidden = self.next_pass(encoded, words, hidden, mask)
         offset = (lengths - encoded.lengths).clamp(-LONGEST_OFFSET, LONGEST_OFFSET) + LONGEST_OFFSET
         of_length = encoded.offset_log_probs.gather(1, offset[:, None])[:, 0]
-        return Scored(self.target_log_probs(self.project(hidden, step=last), target, is_token), of_length, "proxy")
+        return Scored(self.target_log_probs(self.project(hidden, step=0), target, is_token), of_length, "exact")
 
 
 # As in mask-predict: pre-norm forgives a high learning rate.

@@ -252,13 +252,13 @@ class MaskPredictModel(base.DecodingModel):
     def score(self, encoded: MaskPredictEncoded, target: Tensor) -> Scored:
         """Log-probability of a target from a fully masked canvas of its length, and of that length.
 
-        A proxy: the model gives no likelihood of what it refines.
+        Exact for one pass; what more passes refine has no likelihood.
         """
         target, is_token = right_padded(target, self.symbols.pad)
         canvas = torch.full_like(target, self.symbols.mask).masked_fill(~is_token, self.symbols.pad)
         logits = self.project(self.decode(encoded, canvas, is_token))
         of_length = encoded.length_log_probs.gather(1, is_token.sum(1, keepdim=True))[:, 0]
-        return Scored(self.target_log_probs(logits, target, is_token), of_length, "proxy")
+        return Scored(self.target_log_probs(logits, target, is_token), of_length, "exact")
 
 
 # The small presets differ from the release: pre-norm, which forgives a high learning rate. It needs Glorot's

@@ -1,5 +1,6 @@
 """``--score-reference``: the given targets with the model's log-probabilities instead of a decode."""
 
+import logging
 from typing import Any
 
 import torch
@@ -11,9 +12,20 @@ from .candidates import normalised
 from .counters import Counters
 from .hypotheses import Hypothesis, hypothesis
 
+logger = logging.getLogger(__name__)
+KINDS = {
+    "exact": "exact log-probabilities (where passes may follow the first: of that one)",
+    "bound": "lower bounds of log-probabilities",
+    "proxy": "proxies of log-probabilities, comparable between targets of one source",
+}
+"""What is said of scores."""
+
 
 class ReferenceScorer:
     """fairseq's generator interface around ``DecodingModel.score``."""
+
+    kind = ""
+    """What the scores so far were."""
 
     def __init__(self, model: AnyModel, symbols: Symbols, options: Options) -> None:
         self.model, self.symbols, self.options, self.eos = model, symbols, options.part(Candidates), symbols.eos
@@ -34,6 +46,9 @@ class ReferenceScorer:
         target, is_token = right_padded(sample["target"], pad)
         with self.counters.running(self.model):
             scored = self.model.score(self.model.encode(sample["net_input"]), target)
+        if scored.kind != self.kind:
+            self.kind = scored.kind
+            logger.info(f"--score-reference: {KINDS[scored.kind]}")
         total, lengths = scored.tokens.float().sum(1) + scored.extra, is_token.sum(1)
         score = normalised(total, lengths, self.options.norm(), self.options.lenpen).cpu()
         self.counters.sentences += len(target)

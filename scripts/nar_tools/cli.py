@@ -18,6 +18,7 @@ VERBS = {
     "filter": "leave out sentence pairs that are empty, too long, or unlike in length",
     "join": "join sentences to a given length, to time decoders at it",
     "distill": "what a teacher says to a training set, in shards, resumable",
+    "em": "EM training: a student and its teacher, in turns",
     "align": "a lexical shortlist: which target words go with each source word",
     "average": "average checkpoints of one model",
     "train": "fairseq-train that can be killed and called again, with its progress",

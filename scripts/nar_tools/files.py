@@ -1,5 +1,6 @@
 """Files that the tools read and write: whole or not at all, and a ToolError where that is impossible."""
 
+import gzip
 import os
 import re
 import sys
@@ -65,3 +66,23 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             out.writelines(line + "\n" for line in lines)
     except OSError as error:
         raise ToolError(f"cannot write {path}: {error.strerror}") from None
+
+
+def gzip_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes a compressed file whole or not at all; the same lines give the same bytes, whenever they are written."""
+    try:
+        with whole(path) as unfinished, open(unfinished, "wb") as out:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=out, mtime=0) as packed:
+                packed.writelines(f"{line}\n".encode() for line in lines)
+    except OSError as error:
+        raise ToolError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_gzip_lines(path: Path) -> Iterator[str]:
+    """The lines of a compressed file. Raises ToolError for one that is cut or no such file."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                yield line.rstrip("\n")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ToolError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None

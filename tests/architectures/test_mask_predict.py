@@ -655,7 +655,7 @@ def test_a_reference_is_scored_from_a_fully_masked_canvas() -> None:
     encoded = encoded_sources(model, SOURCES[:3])
     target = tiny.stacked(TARGETS[:3])
     scored = model.score(encoded, target)
-    assert scored.kind == "proxy"
+    assert scored.kind == "exact"
     for i, row in enumerate(TARGETS[:3]):
         n = len(row) + 1
         alone = encoded_sources(model, SOURCES[i : i + 1])

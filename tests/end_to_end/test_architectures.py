@@ -9,7 +9,7 @@ from fairseq.models import MODEL_REGISTRY
 
 from nar_plugin.architectures.base import DecodingModel
 from tests.conftest import ADAM, CRITERIONS, LIMITS, QUIET
-from tests.end_to_end.programs import TASK, complains, program, succeed, texts
+from tests.end_to_end.programs import TASK, complains, hypotheses, program, succeed, texts
 
 UPDATES = {
     "blockwise_transformer": 60,
@@ -70,9 +70,16 @@ DECODES = {
 }
 
 
+KINDS = {
+    **dict.fromkeys(("blockwise_transformer", "ctc", "iterative_refinement", "mask_predict"), "exact"),
+    **dict.fromkeys(("lanmt_continuous", "lanmt_refiner", "latent_transformer"), "proxy"),
+}
+"""What the scores of references are; with discrete latents (another file) bounds."""
+
+
 def test_every_architecture_is_here() -> None:
     ours = {name for name, model in MODEL_REGISTRY.items() if issubclass(model, DecodingModel)}
-    assert ours == set(CRITERIONS) == set(UPDATES) == set(DECODES)
+    assert ours == set(CRITERIONS) == set(UPDATES) == set(DECODES) == set(KINDS)
 
 
 def trained(data: Path, folder: Path, name: str, updates: int, *more: Any) -> Any:
@@ -128,6 +135,18 @@ def test_what_a_checkpoint_says_does_not_depend_on_program_or_batch(
     assert_the_same_everywhere(path, (), (1, 7), corpus, data)
     for flags in DECODES[name]:
         assert_the_same_everywhere(path, flags, (7,), corpus, data)
+
+
+def test_references_are_scored_and_it_is_said_by_what(model: tuple[str, Path], corpus: Path, data: Path) -> None:
+    """EM-1: in the order of the texts, the same in any batch."""
+    name, path = model
+    command = ("fairseq-generate", data, *TASK, "--path", path, "--score-reference", "--rescore-norm", "sum")
+    runs = [succeed(*command, "--batch-size", size) for size in (7, 64)]
+    for run in runs:
+        assert texts(run) == (corpus / "test.tgt").read_text(encoding="utf-8").split("\n")[:-1]
+        assert (run.stdout + run.stderr).count(f"--score-reference: {KINDS[name]}") == 1
+    scores = [[found.score for found in sorted(hypotheses(run))] for run in runs]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3) and max(scores[0]) < 0
 
 
 def test_an_oracle_without_references_is_refused_in_one_line(model: tuple[str, Path], data: Path) -> None:

@@ -379,7 +379,7 @@ def test_references_are_scored_in_their_order(norm: str) -> None:
     scored = model.score(model.encode(sample["net_input"]), sample["target"])
     for i, (target, group) in enumerate(zip(targets, groups, strict=True)):
         n, total = len(target) + 1, float(scored.tokens[i].sum() + scored.extra[i])
-        assert group[0]["tokens"].tolist() == [*target, EOS] and group[0]["kind"] == "proxy"
+        assert group[0]["tokens"].tolist() == [*target, EOS] and group[0]["kind"] == "exact"
         torch.testing.assert_close(group[0]["positional_scores"], scored.tokens[i, :n])
         divisor = {"sum": 1.0, "mean": n, "lenpen": n**0.5}[norm]
         assert float(group[0]["score"]) == pytest.approx(total / divisor, rel=1e-5)

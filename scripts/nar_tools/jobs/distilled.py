@@ -4,7 +4,6 @@ The answers come as parts, files of what fairseq-generate printed: ``H-id\tscore
 the other, the best first. Texts may have millions of lines: none of them is ever held whole. A line ends with ``\n``.
 """
 
-import gzip
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import ToolError
-from ..files import whole, write_lines
+from ..files import gzip_lines, whole, write_lines
 from ..provenance import now, sha256
 
 Answer = List[Tuple[str, str]]
@@ -69,17 +68,26 @@ def quiet_fairseq() -> Iterator[None]:
         logging.disable(before)
 
 
-def check(data: Path, pair: Sequence[str], lang: str, text: Path) -> None:
-    """Raises ToolError unless `text` has as many lines as the binarised train split, and the same ones."""
+def split_of(data: Path, pair: Sequence[str], lang: str, subset: str, dictionary: Any = None) -> Any:
+    """One side of a binarised split, a sequence of tensors of ids. Raises ToolError where there is none."""
     with quiet_fairseq():
-        from fairseq.data import Dictionary, data_utils
+        from fairseq.data import data_utils
 
-        dictionary = Dictionary.load(str(data / f"dict.{lang}.txt"))
-        prefixes = [data / f"train.{a}-{b}.{lang}" for a, b in (pair, pair[::-1])]
+        prefixes = [data / f"{subset}.{a}-{b}.{lang}" for a, b in (pair, pair[::-1])]
         found = [data_utils.load_indexed_dataset(str(prefix), dictionary) for prefix in prefixes]
     dataset = next((dataset for dataset in found if dataset is not None), None)
     if dataset is None:
-        raise ToolError(f"no binarised train split: {prefixes[0]}")
+        raise ToolError(f"no binarised {subset} split: {prefixes[0]}")
+    return dataset
+
+
+def check(data: Path, pair: Sequence[str], lang: str, text: Path) -> None:
+    """Raises ToolError unless `text` has as many lines as the binarised train split, and the same ones."""
+    with quiet_fairseq():
+        from fairseq.data import Dictionary
+
+        dictionary = Dictionary.load(str(data / f"dict.{lang}.txt"))
+    dataset = split_of(data, pair, lang, "train", dictionary)
     advice = "give the text that was binarised"
     if further := sorted(data.glob(f"train[0-9]*.*.{lang}.bin")):
         parts = ", ".join(dict.fromkeys(path.name.split(".")[0] for path in further))
@@ -163,9 +171,8 @@ def targets(answers: Answers, originals: Iterable[str], faults: Counter) -> Iter
 
 def write_nbest(path: Path, answers: Answers) -> None:
     """All hypotheses, ``id ||| text ||| score``, in the order of the text; written whole or not at all."""
-    with whole(path) as unfinished, gzip.open(unfinished, "wt", encoding="utf-8", newline="\n") as out:
-        for sentence in range(len(answers)):
-            out.writelines(f"{sentence} ||| {text} ||| {score}\n" for score, text in answers[sentence])
+    sentences = range(len(answers))
+    gzip_lines(path, (f"{i} ||| {text} ||| {score}" for i in sentences for score, text in answers[i]))
 
 
 def collect(made: Distillation, parts: Sequence[Path], command: str, commit: str) -> None:

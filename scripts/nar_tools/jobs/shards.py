@@ -19,8 +19,8 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import ToolError
 
-KEPT = re.compile(rb"[SH]-|Generate train")
-LAST = b"Generate train"
+KEPT = re.compile(rb"[SH]-|Generate ")
+LAST = b"Generate "
 PATIENCE = 10
 """Seconds that a program has to end after it was asked to."""
 EVERY = {True: 1.0, False: 20.0}
@@ -251,3 +251,34 @@ def translate(shards: Sequence[Tuple[Shard, List[str]]], devices: Sequence[str],
     if failures:
         raise ToolError(failures[0])
     progress.report()
+
+
+def done_in_shards(
+    name: str,
+    folder: Path,
+    commands: Sequence[List[str]],
+    total: int,
+    machine: Tuple[int, int],
+    jobs: int,
+    devices: int,
+    lock: int,
+) -> List[Path]:
+    """Does those shards of machine R of N that are not whole, ``jobs`` at once; ``commands``: of all shards; ``total``:
+    of lines, for the progress. The files of all shards, or none if another machine's is not done."""
+    shards = [Shard(folder, number) for number in range(len(commands))]
+    with ending_on_signals(), Progress(name, folder, total) as progress:
+        todo = []
+        for shard in shards[machine[0] :: machine[1]]:
+            if is_whole(shard.done):
+                progress.say(f"shard {shard.number}: done before")
+            else:
+                todo.append(shard)
+        for first in range(0, len(todo), jobs):
+            batch = todo[first : first + jobs]
+            progress.say(f"shards {' '.join(str(shard.number) for shard in batch)} of {len(shards)} begin")
+            translate([(shard, commands[shard.number]) for shard in batch], gpus(devices), lock, progress)
+        missing = next((shard.number for shard in shards if not is_whole(shard.done)), None)
+        if missing is not None:
+            others = f"shard {missing} is not: another machine's, or call again"
+            progress.say(f"the shards of this machine are done, {others}")
+    return [] if missing is not None else [shard.done for shard in shards]

@@ -8,7 +8,7 @@ from typing import List, Tuple
 from ..errors import ToolError
 from ..provenance import sha256
 from .distilled import Distillation, lines_of
-from .shards import Progress, Shard, ending_on_signals, gpus, is_whole, program, translate
+from .shards import done_in_shards, program
 
 
 def parts_of(made: Distillation) -> Path:
@@ -46,21 +46,6 @@ def translated(
     made: Distillation, folder: Path, machine: Tuple[int, int], jobs: int, devices: int, lock: int
 ) -> List[Path]:
     """Does the shards of machine R of N. The files of all shards, or none if another machine's is not done."""
-    shards = [Shard(folder, number) for number in range(made.shards)]
     total = sum(1 for _ in lines_of(made.source_text))
-    with ending_on_signals(), Progress("nar distill", folder, total) as progress:
-        todo = []
-        for shard in shards[machine[0] :: machine[1]]:
-            if is_whole(shard.done):
-                progress.say(f"shard {shard.number}: done before")
-            else:
-                todo.append(shard)
-        for first in range(0, len(todo), jobs):
-            batch = todo[first : first + jobs]
-            progress.say(f"shards {' '.join(str(shard.number) for shard in batch)} of {made.shards} begin")
-            translate([(shard, command(made, shard.number)) for shard in batch], gpus(devices), lock, progress)
-        missing = next((shard.number for shard in shards if not is_whole(shard.done)), None)
-        if missing is not None:
-            others = f"shard {missing} is not: another machine's, or call again"
-            progress.say(f"the shards of this machine are done, {others}")
-    return [] if missing is not None else [shard.done for shard in shards]
+    commands = [command(made, shard) for shard in range(made.shards)]
+    return done_in_shards("nar distill", folder, commands, total, machine, jobs, devices, lock)
