@@ -14,6 +14,7 @@ done
 # In the rounds of EM all words are masked: a student of one pass
 ONE_PASS=(--iter-decode-max-iter 0) FURTHER=(--glance 0:0 --eval-bleu-args '{"iter_decode_max_iter": 0}') EM_ID=em
 em argmax "${ONE_PASS[@]}"
+em odd "${ONE_PASS[@]}" --deduplicate
 em collapsed "${ONE_PASS[@]}" --collapse-repeats
 em rescored "${ONE_PASS[@]}" --iter-decode-with-beam 9 --iter-decode-with-external-reranker
 case $CORPUS in
