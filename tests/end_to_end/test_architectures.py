@@ -73,6 +73,7 @@ DECODES = {
 KINDS = {
     **dict.fromkeys(("blockwise_transformer", "ctc", "iterative_refinement", "mask_predict"), "exact"),
     **dict.fromkeys(("lanmt_continuous", "lanmt_refiner", "latent_transformer"), "proxy"),
+    "fertility_nat": "bound",
 }
 """What the scores of references are; with discrete latents (another file) bounds."""
 
