@@ -393,7 +393,7 @@ add_swept() {
 }
 do_report() { run nar report "$RESULTS/results.json"; }
 
-source "${HERE%/*}/em.sh"
+source "$ROOT/examples/em.sh"
 
 all_methods() { (cd "${HERE%/*}/methods" && printf '%s ' *.sh | sed 's/\.sh//g; s/teacher //'); }
 usage() {

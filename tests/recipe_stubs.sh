@@ -80,7 +80,7 @@ nar() {
   shift
   out=$(_value_of --output "$@")
   case $verb in
-    align) out=$(_value_of --word-counts "$@") && _leave "$out"/{train,valid} ;;
+    align) if [[ -n $out ]]; then _leave "$out"; else _leave "$(_value_of --word-counts "$@")"/{train,valid}; fi ;;
     fetch) mkdir -p "${1%/*}" && echo made | gzip -n >"$1" ;;
     extract | filter | join) _leave_all --output "$@" && _leave_all --hold-out "$@" ;;
     prepare) if [[ $1 == learn ]]; then _leave "$(_value_of --codes "$@")"; else _prepare "$@"; fi ;;

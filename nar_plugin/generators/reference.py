@@ -15,8 +15,8 @@ from .hypotheses import Hypothesis, hypothesis
 logger = logging.getLogger(__name__)
 KINDS = {
     "exact": "exact log-probabilities (where passes may follow the first: of that one)",
-    "bound": "lower bounds of log-probabilities",
-    "proxy": "proxies of log-probabilities, comparable between targets of one source",
+    "bound": "bound (log-probabilities are no less)",
+    "proxy": "proxy (comparable between targets of one source)",
 }
 """What is said of scores."""
 

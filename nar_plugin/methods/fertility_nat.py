@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import prediction
+from .source_copy import Source
 from .transformer import Memory, Stack, TokenEmbedding
 
 CLASSES = 50
@@ -156,20 +157,16 @@ def reinforced(log_probs: Tensor, fertilities: Tensor, loss: Tensor, baseline: T
     return (loss - baseline).detach() * log_prob(log_probs, fertilities)
 
 
-class Encoder(nn.Module):
+class Encoder(Source):
     """The source: its embeddings, which are copied, its memory layer by layer, and the fertilities of its words."""
 
     def __init__(
         self, embedding: TokenEmbedding, encoder: Stack, decoder: Stack, head: nn.Linear, attends_top: bool
     ) -> None:
-        """``attends_top``: every decoder layer attends to the top encoder layer."""
-        super().__init__()
-        self.embedding, self.encoder, self.decoder, self.head = embedding, encoder, decoder, head
-        self.attends_top = attends_top
+        super().__init__(embedding, encoder, attends_top)
+        self.decoder, self.head = decoder, head
 
     def forward(self, source: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[Memory, ...], Tensor]:
         """(B, S) ids to (B, S, D) embeddings, the memory, and (B, S, 50) log-probabilities."""
-        copied = self.embedding.embed(source)
-        states = self.encoder.states(self.embedding.dropout(copied), mask)
-        memory = self.decoder.memory(states[-1] if self.attends_top else states)
-        return copied, memory, self.head(states[-1]).float().log_softmax(-1)
+        copied, states, attended = self.read(source, mask)
+        return copied, self.decoder.memory(attended), self.head(states[-1]).float().log_softmax(-1)

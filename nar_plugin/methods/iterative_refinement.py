@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import noise
-from .source_copy import Decoder
+from .source_copy import Decoder, Source
 from .transformer import Memory, Stack, TokenEmbedding, mean_over
 
 REPEAT, REPLACE, SWAP = 0, 1, 2
@@ -81,7 +81,7 @@ def corruption(
     return corrupted(keys, tokens, operation.masked_fill(~chosen, -1), first, size)
 
 
-class Encoder(nn.Module):
+class Encoder(Source):
     """The source: its embeddings, which the first pass copies, its memory for either decoder, the target's length."""
 
     def __init__(
@@ -96,19 +96,21 @@ class Encoder(nn.Module):
         is_detached: bool,
     ) -> None:
         """``reads_all``: the length is read from the sum of all states, not from the top one; ``is_detached``: with no
-        gradient to the encoder; ``attends_top``: every decoder layer attends to the top encoder layer."""
-        super().__init__()
-        self.embedding, self.encoder, self.decoders, self.length_head = embedding, encoder, decoders, length_head
-        self.attends_top, self.reads_all, self.is_detached = attends_top, reads_all, is_detached
+        gradient to the encoder."""
+        super().__init__(embedding, encoder, attends_top)
+        self.decoders, self.length_head = decoders, length_head
+        self.reads_all, self.is_detached = reads_all, is_detached
 
     def forward(
         self, source: Tensor, is_source: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, tuple[tuple[Memory, ...], tuple[Memory, ...]], Tensor]:
         """(B, S) ids to (B, S, D) embeddings, the memories of both decoders, (B, 41) log-probabilities of T − S."""
-        copied = self.embedding.embed(source)
-        states = self.encoder.states(self.embedding.dropout(copied), mask)
-        memories = self.decoders.memory(states[-1] if self.attends_top else states)
-        return copied, memories, self.offset_logits([copied, *states], is_source).float().log_softmax(1)
+        copied, states, attended = self.read(source, mask)
+        return (
+            copied,
+            self.decoders.memory(attended),
+            self.offset_logits([copied, *states], is_source).float().log_softmax(1),
+        )
 
     def offset_logits(self, states: list[Tensor], is_source: Tensor) -> Tensor:
         """(B, 41) of T − S from −20: from the mean of the top states, or of the sum of all of them."""

@@ -10,6 +10,21 @@ from torch import Tensor, nn
 from .transformer import Memory, Stack, TokenEmbedding, others
 
 
+class Source(nn.Module):
+    """The source, read once: its embeddings, which are copied, and what a decoder attends to."""
+
+    def __init__(self, embedding: TokenEmbedding, encoder: Stack, attends_top: bool) -> None:
+        """``attends_top``: every decoder layer attends to the top encoder layer, not to the one at its own height."""
+        super().__init__()
+        self.embedding, self.encoder, self.attends_top = embedding, encoder, attends_top
+
+    def read(self, source: Tensor, mask: Tensor | None) -> tuple[Tensor, list[Tensor], Tensor | list[Tensor]]:
+        """(B, S) ids to (B, S, D) embeddings, the states of every layer, and those that are attended to."""
+        copied = self.embedding.embed(source)
+        states = self.encoder.states(self.embedding.dropout(copied), mask)
+        return copied, states, states[-1] if self.attends_top else states
+
+
 class Decoder(nn.Module):
     """Attention among positions of which, with ``is_blind``, none sees itself (Gu et al. 2018)."""
 

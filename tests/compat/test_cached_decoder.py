@@ -64,7 +64,8 @@ def test_tokens_read_a_few_at_a_time_have_fairseqs_logits(kind: str, dtype: torc
         parts.append(logits)
         place = place + part.size(1)
     found = torch.cat(parts, 1)
-    torch.testing.assert_close(found, expected, atol=1e-4 if dtype == torch.float32 else 1e-6, rtol=1e-4)
+    # fairseq takes the softmax of attention in float32 whatever the weights are
+    torch.testing.assert_close(found, expected, atol=1e-4 if dtype == torch.float32 else 1e-5, rtol=1e-4)
     if dtype == torch.float64:
         assert torch.equal(found.argmax(-1), expected.argmax(-1))
 

@@ -207,7 +207,11 @@ def test_counts_add_up_to_the_target_and_a_training_reads_them(
     assert sum(ones) > 0.5 * len(ones), "a word of the toy language is one word"
     counts = WordCounts(str(tmp_path / "counts"))
     for split in ("train", "valid"):
-        task = TranslationTask.setup_task(TranslationConfig(data=str(data), source_lang="src", target_lang="tgt"))
+        task = TranslationTask.setup_task(
+            TranslationConfig(
+                data=str(data), source_lang="src", target_lang="tgt", dataset_impl="mmap", required_seq_len_multiple=1
+            )
+        )
         task.load_dataset(split)
         counts.load(split, task.dataset(split))
 

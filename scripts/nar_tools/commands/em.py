@@ -1,6 +1,6 @@
 """The parts of EM training (Sun & Yang 2020) that are not fairseq's programs; examples/em.sh puts them together.
 
-Example, a round:
+Example: a round.
 
     nar em candidates --nbest answers/nbest.gz --source-text train.de --source-lang de --target-lang en --output pairs
     fairseq-preprocess --source-lang de --target-lang en --trainpref pairs --srcdict dict.txt --tgtdict dict.txt \\
